@@ -1,0 +1,62 @@
+"""Typed rows of every data set. One class a kind; Parquet files hold exactly these columns."""
+
+from typing import Literal
+
+from r1kit.schema import Section
+
+Verifier = Literal["math", "choice", "code", "gym", "none"]
+Language = Literal["en", "zh"]
+
+
+class Row(Section):
+    """What every row knows of itself: an id that never changes, and where it came from."""
+
+    id: str
+    """`<source>/<index or upstream id>`, unique within a data set and stable for ever."""
+    source: str
+    """Name of the entry in the table of sources."""
+    licence: str
+    """SPDX identifier, or the origin's own words."""
+    language: Language = "en"
+    parents: tuple[str, ...] = ()
+    """Ids of the rows this row was made from."""
+
+
+class Problem(Row):
+    """A prompt with what is needed to verify an answer to it. Also a benchmark's row."""
+
+    prompt: str
+    verifier: Verifier
+    """`none`: a general prompt, judged by a reward model alone."""
+    answer: str = ""
+    """Gold answer in the verifier's terms; empty for code and general prompts."""
+    tests: str = ""
+    """Python source of the unit tests (code only)."""
+    solution: str = ""
+    """A human solution where the origin has one; decontamination reads it too."""
+    benchmark: str = ""
+    """Name of the benchmark for held-out rows, else empty."""
+    route: Literal["", "helpful", "harmless"] = ""
+    """Which reward model judges a general prompt."""
+    meta: str = "{}"
+    """JSON the verifier needs beyond the answer (a reasoning-gym entry, an entry point)."""
+
+
+class SftRow(Row):
+    """A prompt and the response to learn."""
+
+    prompt: str
+    response: str
+    """The assistant's whole text, `<think>` included where there is one."""
+    kind: Literal["chain", "instruction", "pretrain"]
+    weight: float = 1.0
+
+
+class PreferencePair(Row):
+    """Two responses to one prompt, the first preferred."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    route: Literal["helpful", "harmless"]
+    split: Literal["train", "heldout"] = "train"
