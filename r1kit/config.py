@@ -1,0 +1,171 @@
+"""The whole of pipeline.yaml as one typed schema."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from r1kit.evaluation import EvaluationConfig
+from r1kit.grpo import GrpoConfig
+from r1kit.models import ModelConfig, ScratchConfig
+from r1kit.rejection import RejectionConfig
+from r1kit.reward_model import RewardModelConfig
+from r1kit.schema import Section
+from r1kit.sft import SftConfig
+
+StageName = Literal[
+    "data", "validate", "base", "zero", "cold_start", "reason", "reject", "refine",
+    "reward_models", "prefer", "distill", "evaluate", "register",
+]  # fmt: skip
+
+
+class SourceEntry(Section):
+    """One source of rows for one kind of data set."""
+
+    source: str
+    """Name in the table of sources."""
+    limit: int | None = Field(None, gt=0)
+    """First so many rows (for procedural sources: how many to make)."""
+    benchmark: str = ""
+    """Name of the benchmark, for held-out problems."""
+    options: dict[str, str | int | float | bool] = {}
+    """What else the source takes."""
+
+
+class DataConfig(Section):
+    """Which rows each prepared file is made of."""
+
+    mirror: str = ""
+    """Directory with the raw files; empty means their public addresses."""
+    seed: int = 20260101
+    """Seed of procedural sources and of samples."""
+    pretrain: tuple[SourceEntry, ...] = ()
+    problems: tuple[SourceEntry, ...] = ()
+    chains: tuple[SourceEntry, ...] = ()
+    instructions: tuple[SourceEntry, ...] = ()
+    preferences: tuple[SourceEntry, ...] = ()
+    benchmarks: tuple[SourceEntry, ...] = ()
+    allowed_licences: tuple[str, ...] = ()
+    """Licences the profile accepts; empty means any."""
+
+
+class ValidateConfig(Section):
+    """The gate in front of training."""
+
+    max_quarantine_share: float = Field(0.05, ge=0, le=1)
+    """The flow stops where a larger share of a source's rows was quarantined."""
+
+
+class ColdStartConfig(Section):
+    """Dev1: curated chains plus R1-Zero's own correct and readable samples."""
+
+    zero_prompts: int = Field(1000, ge=0)
+    """Problems for which R1-Zero is sampled."""
+    zero_samples_per_prompt: int = Field(4, gt=0)
+    """Samples each."""
+    max_zero_rows: int = Field(500, ge=0)
+    """Most of them used."""
+    max_chains: int | None = Field(None, gt=0)
+    """Most curated chains used."""
+    max_tokens: int = Field(32768, gt=0)
+    """Limit of such a sample."""
+    sft: SftConfig = SftConfig()
+    """The training."""
+
+
+class RewardModelsConfig(Section):
+    """Both reward models."""
+
+    helpful: RewardModelConfig = RewardModelConfig()
+    harmless: RewardModelConfig = RewardModelConfig()
+
+
+class StudentConfig(Section):
+    """One distilled student."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    """Names the model `distill-<name>`."""
+    model: ModelConfig | None = None
+    """Its own base; None means a copy of the flow's base model."""
+    sft: SftConfig = SftConfig(learning_rate=1e-4, batch_size=64)
+    """The training."""
+
+
+class DistillConfig(Section):
+    """Students trained on the curated set, by SFT alone."""
+
+    students: tuple[StudentConfig, ...] = ()
+    """One entry a student; they run side by side where cores allow."""
+
+
+class PromotionConfig(Section):
+    """What a model must show to enter an environment."""
+
+    approvals: dict[Literal["staging", "production"], int] = {"staging": 1, "production": 1}
+    """Signed approvals needed, none of them the submitter's."""
+    floors: dict[str, float] = {}
+    """Lowest pass@1 per benchmark."""
+    max_regression: float = Field(0.02, ge=0, le=1)
+    """How far the paired difference to the current holder may lie below zero (lower end of the interval)."""
+
+
+class ScheduleConfig(Section):
+    """The scheduled retraining."""
+
+    cron: str = "0 3 * * 1"
+    """When, in cron's five fields."""
+    timezone: str = "UTC"
+    """Of the cron fields."""
+
+
+class StagesConfig(Section):
+    """Switches of the one flow."""
+
+    zero: bool = True
+    cold_start: bool = True
+    reason: bool = True
+    reject: bool = True
+    refine: bool = True
+    prefer: bool = True
+    distill: bool = True
+    rl_student: bool = False
+    """Also train a student by RL alone for the same compute, to compare with distillation."""
+
+
+class RuntimeConfig(Section):
+    """The machine."""
+
+    threads: int = Field(0, ge=0)
+    """Torch threads of a process; 0 means all free cores."""
+    verifier_workers: int = Field(1, gt=0)
+    """Worker processes that check answers."""
+    verifier_deadline_seconds: float = Field(5.0, gt=0)
+    """Wall clock for one verdict."""
+
+
+class Config(Section):
+    """One resolved profile."""
+
+    name: str = "r1kit"
+    """Prefix of the registered models."""
+    seed: int = Field(0, ge=0)
+    """Seed of everything random."""
+    runtime: RuntimeConfig = RuntimeConfig()
+    stages: StagesConfig = StagesConfig()
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    validate_: ValidateConfig = Field(ValidateConfig(), alias="validate")
+    base: SftConfig = SftConfig()
+    zero: GrpoConfig = GrpoConfig()
+    cold_start: ColdStartConfig = ColdStartConfig()
+    reason: GrpoConfig = GrpoConfig()
+    reject: RejectionConfig = RejectionConfig()
+    refine: SftConfig = SftConfig()
+    reward_models: RewardModelsConfig = RewardModelsConfig()
+    prefer: GrpoConfig = GrpoConfig()
+    distill: DistillConfig = DistillConfig()
+    evaluate: EvaluationConfig = EvaluationConfig()
+    promotion: PromotionConfig = PromotionConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+
+__all__ = ["Config", "ScratchConfig", "StageName"]
