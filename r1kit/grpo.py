@@ -1,10 +1,23 @@
 """Group relative policy optimisation: R1-Zero, reasoning RL and preference RL."""
 
-from typing import Literal
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit.sampler import SamplingConfig
+from r1kit import checkpoint, random
+from r1kit.engine import Engine, Log, learning_rate, micro_batches, response_logprobs
+from r1kit.loss import LossName, clipped_objective, denominator, group_advantages, kl_k3
+from r1kit.rows import Problem
+from r1kit.sampler import Completion, SamplingConfig, sample
 from r1kit.schema import Section
 
 
@@ -38,7 +51,7 @@ class GrpoConfig(Section):
     """Steps of linear warm-up."""
     minibatches: int = Field(1, gt=0)
     """Optimizer steps a rollout is split into (16 in the paper), one epoch over it."""
-    loss: Literal["r1", "grpo", "dr_grpo", "dapo", "bnpo"] = "r1"
+    loss: LossName = "r1"
     """How token losses are aggregated."""
     advantage: Literal["std", "mean"] = "std"
     """Divide the centred reward by the group's standard deviation, or only centre it."""
@@ -61,7 +74,9 @@ class GrpoConfig(Section):
     overlong: Literal["keep", "mask"] = "keep"
     """Completions cut at the limit: keep them, or take them out of the loss."""
     micro_batch_tokens: int = Field(16384, gt=0)
-    """Most padded completion tokens in one training pass."""
+    """Most padded tokens in one training pass."""
+    sampling_batch_size: int = Field(256, gt=0)
+    """Completions sampled together."""
     weight_decay: float = Field(0.0, ge=0)
     """AdamW weight decay."""
     adam_betas: tuple[float, float] = (0.9, 0.95)
@@ -72,3 +87,287 @@ class GrpoConfig(Section):
     """Steps between checkpoints."""
     max_bad_steps: int = Field(3, gt=0)
     """Non-finite steps in a row after which the run stops."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem and the tokens that put it to the policy."""
+
+    problem: Problem
+    token_ids: Sequence[int]
+
+
+Reward = Callable[[Sequence[Problem], Sequence[Completion]], Sequence[Mapping[str, float]]]
+"""Components of each completion's reward, by the names of `RewardWeights`; an absent one counts 0."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One step's groups, flattened: row r answers prompts[r // samples]."""
+
+    prompts: Sequence[Prompt]
+    completions: Sequence[Completion]
+    components: Sequence[Mapping[str, float]]
+    rewards: Tensor  # [G, S]
+
+    def prompt_of(self, row: int) -> Sequence[int]:
+        """Token ids of the prompt that row answers."""
+        return self.prompts[row // self.rewards.shape[1]].token_ids
+
+
+def train(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    config: GrpoConfig,
+    *,
+    seed: int,
+    checkpoints: Path,
+    log: Log,
+    general_prompts: Sequence[Prompt] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, float]:
+    """Improve the policy, in place: roll out, verify, compare within groups, update.
+
+    Killed at any instant and called again with the same arguments, it ends in the same bits (same machine and
+    thread count): the state is weights, optimizer, reference and step; all else is a function of the step.
+
+    Args:
+        prompts: verifiable problems; each step takes the next `prompts_per_step` of a shuffled endless order.
+        reward: verifies and scores completions.
+        checkpoints: folder that survives kills.
+        general_prompts: prompts judged by reward models, mixed in during the last `preference_last_steps`.
+
+    Returns:
+        Metrics of the first and the last steps.
+
+    Raises:
+        ValueError: after `max_bad_steps` non-finite steps in a row.
+    """
+    engine = Engine(policy, config)
+    reference = copy.deepcopy(policy).eval().requires_grad_(False) if config.kl_coefficient > 0 else None
+    history: list[dict[str, float]] = []
+    done = bad_steps = 0
+    if saved := checkpoint.latest(checkpoints, say):
+        engine.load(saved.tensors)
+        _load_reference(reference, saved.tensors)
+        done, bad_steps, history = saved.step, saved.state["bad_steps"], saved.state["history"]
+        say(f"goes on after step {done} of {config.steps}")
+    reasoning = random.Order(len(prompts), seed, "prompts")
+    general = random.Order(len(general_prompts), seed, "general") if general_prompts else None
+    for step in range(done, config.steps):
+        if reference is not None and step and config.reference_refresh_steps and step % config.reference_refresh_steps == 0:
+            reference.load_state_dict(policy.state_dict())
+        chosen = _choose(step, config, prompts, reasoning, general_prompts, general)
+        started = time.perf_counter()
+        rollout = roll_out(policy, tokenizer, chosen, reward, config, seed=seed, step=step)
+        sampled = time.perf_counter()
+        rate = learning_rate(step, config.steps, config.learning_rate, config.warmup_steps)
+        metrics = update(engine, reference, rollout, config, rate, seed=seed, step=step)
+        metrics |= describe(rollout, config)
+        metrics |= {"seconds_rollout": sampled - started, "seconds_update": time.perf_counter() - sampled}
+        bad_steps = 0 if math.isfinite(metrics["gradient_norm"]) else bad_steps + 1
+        if bad_steps >= config.max_bad_steps:
+            raise ValueError(f"{bad_steps} steps in a row were not finite, the last is {step + 1}: lower learning_rate")
+        log(step + 1, config.steps, metrics)
+        history.append(metrics)
+        if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < config.steps:
+            tensors = engine.tensors() | _reference_tensors(reference)
+            checkpoint.save(checkpoints, step + 1, tensors, {"bad_steps": bad_steps, "history": history})
+    policy.eval()
+    return _summary(history)
+
+
+def _choose(
+    step: int,
+    config: GrpoConfig,
+    prompts: Sequence[Prompt],
+    reasoning: random.Order,
+    general_prompts: Sequence[Prompt],
+    general: random.Order | None,
+) -> list[Prompt]:
+    """Prompts of a step; general ones only in the last steps (arXiv 2501.12948, supplementary B.3.2)."""
+    first_general = config.steps - config.preference_last_steps
+    num_general = 0
+    if general is not None and step >= first_general:
+        num_general = round(config.prompts_per_step * config.general_share)
+    chosen = [prompts[i] for i in reasoning.take(step * config.prompts_per_step, config.prompts_per_step - num_general)]
+    if general is not None and num_general:
+        start = (step - first_general) * num_general
+        chosen += [general_prompts[i] for i in general.take(start, num_general)]
+    return chosen
+
+
+def roll_out(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    config: GrpoConfig,
+    *,
+    seed: int,
+    step: int,
+) -> Rollout:
+    """Sample a group for each prompt and score it."""
+    groups = sample(
+        policy,
+        tokenizer,
+        [prompt.token_ids for prompt in prompts],
+        config.samples_per_prompt,
+        config.sampling,
+        seed=seed,
+        step=step,
+        prompt_keys=[random.derive_seed(prompt.problem.id) for prompt in prompts],
+        batch_size=config.sampling_batch_size,
+    )
+    completions = [completion for group in groups for completion in group]
+    problems = [prompt.problem for prompt in prompts for _ in range(config.samples_per_prompt)]
+    components = reward(problems, completions)
+    weights = config.rewards.model_dump()
+    total = [sum(weights[name] * value for name, value in row.items()) for row in components]
+    rewards = torch.tensor(total, dtype=torch.float64).view(len(prompts), -1)
+    return Rollout(prompts, completions, components, rewards)
+
+
+def update(
+    engine: Engine,
+    reference: PreTrainedModel | None,
+    rollout: Rollout,
+    config: GrpoConfig,
+    rate: float,
+    *,
+    seed: int,
+    step: int,
+) -> dict[str, float]:
+    """One epoch over a rollout, in `minibatches` optimizer steps.
+
+    Rows whose advantage is zero are not computed: a group without variance changes nothing, not even through KL.
+
+    Returns:
+        Gradient norm, KL, entropy, clipped share, over the tokens that were trained on.
+    """
+    advantages = group_advantages(rollout.rewards, config.advantage, config.advantage_epsilon).flatten().float()
+    rows = random.generator(seed, step, "minibatches").permutation(len(rollout.completions))
+    sums = {"kl": 0.0, "entropy": 0.0, "clipped_share": 0.0, "tokens": 0.0}
+    norm = 0.0
+    on_policy = config.minibatches == 1
+    behaviour = None if on_policy else _behaviour(engine.model, rollout, config)
+    engine.model.train()
+    for part in range(config.minibatches):
+        minibatch = [int(row) for row in rows[part :: config.minibatches]]
+        _accumulate(engine.model, reference, rollout, minibatch, advantages, behaviour, config, sums)
+        norm = engine.step(rate)
+        if not math.isfinite(norm):
+            break
+    tokens = max(1.0, sums.pop("tokens"))
+    return {"gradient_norm": norm, "learning_rate": rate} | {name: value / tokens for name, value in sums.items()}
+
+
+def _accumulate(
+    model: torch.nn.Module,
+    reference: PreTrainedModel | None,
+    rollout: Rollout,
+    rows: Sequence[int],
+    advantages: Tensor,
+    behaviour: Mapping[int, Tensor] | None,
+    config: GrpoConfig,
+    sums: dict[str, float],
+) -> None:
+    """Gather the gradient of one minibatch, in micro-batches whose split does not change it."""
+    counted = [row for row in rows if config.overlong == "keep" or rollout.completions[row].finished]
+    if not counted:
+        return
+    lengths = torch.tensor([len(rollout.completions[row].token_ids) for row in counted])
+    all_tokens = torch.arange(int(lengths.max()))[None] < lengths[:, None]
+    divisors = dict(zip(counted, denominator(config.loss, all_tokens, config.sampling.max_tokens), strict=True))
+    live = [row for row in counted if advantages[row] != 0]
+    sizes = [len(rollout.prompt_of(row)) + len(rollout.completions[row].token_ids) for row in live]
+    for batch in micro_batches(sizes, config.micro_batch_tokens):
+        chosen = [live[place] for place in batch]
+        prompts = [rollout.prompt_of(row) for row in chosen]
+        responses = [rollout.completions[row].token_ids for row in chosen]
+        logprobs, mask, entropy = response_logprobs(
+            model, prompts, responses, config.sampling.temperature, with_entropy=True
+        )
+        old = logprobs.detach() if behaviour is None else _padded([behaviour[row] for row in chosen], logprobs)
+        log_ratio = logprobs - old
+        device = logprobs.device
+        loss = clipped_objective(log_ratio, advantages[chosen].to(device), config.clip_low, config.clip_high)
+        if reference is not None:
+            with torch.no_grad():
+                anchor, _, _ = response_logprobs(reference, prompts, responses, config.sampling.temperature)
+            divergence = kl_k3(anchor, logprobs)
+            loss = loss + config.kl_coefficient * divergence
+            sums["kl"] += float((divergence.detach() * mask).sum())
+        divisor = torch.stack([divisors[row] for row in chosen]).to(device)
+        (loss * mask / divisor).sum().backward()
+        ratio = log_ratio.detach().exp()
+        clipped = ((ratio < 1 - config.clip_low) | (ratio > 1 + config.clip_high)) & mask
+        sums["clipped_share"] += float(clipped.sum())
+        sums["entropy"] += float(entropy.sum()) if entropy is not None else 0.0
+        sums["tokens"] += float(mask.sum())
+
+
+@torch.no_grad()
+def _behaviour(model: torch.nn.Module, rollout: Rollout, config: GrpoConfig) -> dict[int, Tensor]:
+    """Log-probabilities of every row under the policy that sampled it, before the first optimizer step."""
+    result: dict[int, Tensor] = {}
+    sizes = [len(rollout.prompt_of(r)) + len(c.token_ids) for r, c in enumerate(rollout.completions)]
+    for batch in micro_batches(sizes, config.micro_batch_tokens):
+        responses = [rollout.completions[row].token_ids for row in batch]
+        prompts = [rollout.prompt_of(row) for row in batch]
+        logprobs, _, _ = response_logprobs(model, prompts, responses, config.sampling.temperature)
+        for place, row in enumerate(batch):
+            result[row] = logprobs[place, : len(responses[place])]
+    return result
+
+
+def _padded(rows: Sequence[Tensor], like: Tensor) -> Tensor:
+    result = torch.zeros_like(like)
+    for place, row in enumerate(rows):
+        result[place, : len(row)] = row
+    return result
+
+
+def describe(rollout: Rollout, config: GrpoConfig) -> dict[str, float]:
+    """What a rollout shows: mean reward and components, length, truncation, groups without variance."""
+    lengths = [len(completion.token_ids) for completion in rollout.completions]
+    spread = rollout.rewards.amax(1) - rollout.rewards.amin(1)
+    metrics = {
+        "reward": float(rollout.rewards.mean()),
+        "response_tokens": sum(lengths) / len(lengths),
+        "truncated_share": sum(not c.finished for c in rollout.completions) / len(lengths),
+        "zero_variance_share": float((spread == 0).double().mean()),
+    }
+    for name in config.rewards.model_dump():
+        values = [row[name] for row in rollout.components if name in row]
+        if values:
+            metrics[f"reward_{name}"] = sum(values) / len(values)
+    return metrics
+
+
+def _summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over the first and the last tenth of the steps, and the number of steps."""
+    window = max(1, len(history) // 10)
+    result: dict[str, float] = {"steps": float(len(history))}
+    for label, part in (("first", history[:window]), ("last", history[-window:])):
+        for name in ("reward", "reward_accuracy", "reward_format", "reward_language", "reward_preference",
+                     "response_tokens", "kl"):  # fmt: skip
+            values = [metrics[name] for metrics in part if name in metrics]
+            if values:
+                result[f"{label}_{name}"] = sum(values) / len(values)
+    return result
+
+
+def _reference_tensors(reference: PreTrainedModel | None) -> dict[str, Tensor]:
+    if reference is None:
+        return {}
+    return {f"reference.{name}": parameter for name, parameter in reference.named_parameters()}
+
+
+@torch.no_grad()
+def _load_reference(reference: PreTrainedModel | None, tensors: Mapping[str, Any]) -> None:
+    if reference is not None:
+        for name, parameter in reference.named_parameters():
+            parameter.copy_(tensors[f"reference.{name}"])

@@ -1,9 +1,20 @@
-"""Model directories: making a tiny Llama, fetching, loading, saving."""
+"""Model directories: making a tiny Llama, loading, saving."""
 
+from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import Field
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from r1kit.random import derive_seed
 from r1kit.schema import Section
 
 
@@ -18,6 +29,8 @@ class ScratchConfig(Section):
     """Attention heads."""
     intermediate_size: int = Field(384, gt=0)
     """Width of the MLP."""
+    max_length_tokens: int = Field(256, gt=1)
+    """Longest sequence."""
 
 
 class ModelConfig(Section):
@@ -33,3 +46,54 @@ class ModelConfig(Section):
     """Shape, where source is `scratch`."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Weights while training."""
+
+
+def make_llama(shape: ScratchConfig, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
+    """A Llama with random weights that depend on the seed alone."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.num_layers,
+        num_attention_heads=shape.num_heads,
+        num_key_value_heads=shape.num_heads,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=shape.max_length_tokens,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        return LlamaForCausalLM(config)
+
+
+def load(directory: Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model directory's model and tokenizer, offline.
+
+    Raises:
+        ValueError: where the directory lacks the model or the tokenizer.
+    """
+    tokenizer = load_tokenizer(directory)
+    if not (directory / "config.json").is_file():
+        raise ValueError(f"{directory} is not a model directory: config.json is missing; give one that transformers saved")
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
+    return model.eval(), tokenizer
+
+
+def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
+    """A model directory's tokenizer, offline.
+
+    Raises:
+        ValueError: where there is none.
+    """
+    if not any((directory / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ValueError(f"the model directory {directory} has no tokenizer: put its tokenizer.json there")
+    return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write model and tokenizer as safetensors and JSON that transformers loads."""
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory, safe_serialization=True)
+    tokenizer.save_pretrained(directory)

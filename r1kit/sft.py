@@ -1,9 +1,16 @@
 """Supervised fine-tuning: base training, cold start, the second SFT and distillation."""
 
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
+from transformers import PreTrainedModel
 
+from r1kit import checkpoint, random
+from r1kit.engine import Engine, Log, learning_rate, micro_batches, response_logprobs
 from r1kit.schema import Section
 
 
@@ -23,7 +30,7 @@ class SftConfig(Section):
     max_steps: int | None = Field(None, gt=0)
     """Most optimizer steps."""
     batch_size: int = Field(128, gt=0)
-    """Rows in an optimizer step, over all processes."""
+    """Rows in an optimizer step."""
     max_length_tokens: int = Field(32768, gt=1)
     """A longer row is dropped, and counted."""
     micro_batch_tokens: int = Field(16384, gt=0)
@@ -36,3 +43,89 @@ class SftConfig(Section):
     """Gradients are clipped to this norm."""
     checkpoint_every_steps: int = Field(50, gt=0)
     """Steps between checkpoints."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of a prompt and of the response to learn, the end token included."""
+
+    prompt: Sequence[int]
+    response: Sequence[int]
+
+    @property
+    def num_tokens(self) -> int:
+        """Length of both."""
+        return len(self.prompt) + len(self.response)
+
+
+def num_steps(num_rows: int, config: SftConfig) -> int:
+    """Optimizer steps of a training over so many rows."""
+    steps = max(1, math.ceil(num_rows * config.epochs / config.batch_size))
+    return min(steps, config.max_steps or steps)
+
+
+def train(
+    model: PreTrainedModel,
+    examples: Sequence[Example],
+    config: SftConfig,
+    *,
+    seed: int,
+    checkpoints: Path,
+    log: Log,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, float]:
+    """Fit the model to the responses, in place: mean cross-entropy over response tokens of a step's rows.
+
+    The prompt gets no loss. Killed at any instant and called again with the same arguments, it ends in the same
+    bits (same machine and thread count).
+
+    Args:
+        checkpoints: folder that survives kills.
+
+    Returns:
+        Metrics of the whole training.
+
+    Raises:
+        ValueError: where no row fits `max_length_tokens`, or the loss is not finite.
+    """
+    kept = [example for example in examples if example.num_tokens <= config.max_length_tokens]
+    if not kept:
+        raise ValueError(
+            f"none of {len(examples)} rows fits max_length_tokens={config.max_length_tokens}: raise it or give rows"
+        )
+    total = num_steps(len(kept), config)
+    order = random.Order(len(kept), seed, "sft")
+    engine = Engine(model, config)
+    done, loss = 0, math.nan
+    if saved := checkpoint.latest(checkpoints, say):
+        engine.load(saved.tensors)
+        done, loss = saved.step, saved.state["loss"]
+        say(f"goes on after step {done} of {total}")
+    model.train()
+    for step in range(done, total):
+        batch = [kept[index] for index in order.take(step * config.batch_size, config.batch_size)]
+        loss = _accumulate(model, batch, config.micro_batch_tokens)
+        rate = learning_rate(
+            step, total, config.learning_rate, config.warmup_steps, config.schedule, config.final_learning_rate_ratio
+        )
+        norm = engine.step(rate)
+        if not math.isfinite(norm) or not math.isfinite(loss):
+            raise ValueError(f"the loss at step {step + 1} is {loss}, its gradient norm {norm}: lower learning_rate")
+        tokens = sum(example.num_tokens for example in batch)
+        log(step + 1, total, {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "tokens": float(tokens)})
+        if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < total:
+            checkpoint.save(checkpoints, step + 1, engine.tensors(), {"loss": loss})
+    model.eval()
+    return {"loss": loss, "steps": float(total), "rows": float(len(kept)), "rows_too_long": float(len(examples) - len(kept))}
+
+
+def _accumulate(model: PreTrainedModel, batch: Sequence[Example], micro_batch_tokens: int) -> float:
+    """Gradients of the mean loss over all response tokens, whatever the micro-batches."""
+    num_targets = sum(len(example.response) for example in batch)
+    total = 0.0
+    for rows in micro_batches([example.num_tokens for example in batch], micro_batch_tokens):
+        logprobs, _, _ = response_logprobs(model, [batch[r].prompt for r in rows], [batch[r].response for r in rows])
+        loss = -logprobs.sum() / num_targets
+        loss.backward()
+        total += float(loss.detach())
+    return total

@@ -1,0 +1,159 @@
+"""One optimizer step: gradients in, weights changed, learning rate and clipping applied."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Log = Callable[[int, int, Mapping[str, float]], None]
+"""log(step, total steps, metrics): how a training tells the world about itself."""
+
+
+class OptimizerConfig(Protocol):
+    """What the engine reads of a training's configuration."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def adam_betas(self) -> tuple[float, float]: ...
+    @property
+    def max_gradient_norm(self) -> float: ...
+
+
+class Engine:
+    """AdamW over one model, in one process.
+
+    State that a resumed training needs is `tensors()`; everything else is a function of the step.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
+        self.model = model
+        self._max_norm = config.max_gradient_norm
+        self._parameters = dict(unique_parameters(model))
+        decayed = [p for p in self._parameters.values() if p.ndim > 1]
+        other = [p for p in self._parameters.values() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}]
+        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, eps=1e-8)
+
+    def step(self, learning_rate: float) -> float:
+        """Apply the gathered gradients.
+
+        Returns:
+            The gradient's norm before clipping. Where it is not finite nothing is changed.
+        """
+        norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), self._max_norm))
+        if math.isfinite(norm):
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and optimizer moments by name."""
+        result = {f"weights.{name}": parameter for name, parameter in self._parameters.items()}
+        for name, parameter in self._parameters.items():
+            for key, value in self._optimizer.state.get(parameter, {}).items():
+                result[f"optimizer.{key}.{name}"] = value
+        return result
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `tensors()` gave."""
+        for name, parameter in self._parameters.items():
+            parameter.copy_(tensors[f"weights.{name}"])
+            for key in ("step", "exp_avg", "exp_avg_sq"):
+                if f"optimizer.{key}.{name}" in tensors:
+                    value = tensors[f"optimizer.{key}.{name}"]
+                    self._optimizer.state[parameter][key] = value.clone() if key == "step" else value.to(parameter).clone()
+
+
+def unique_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Trainable parameters, tied ones once, in the model's own order."""
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def learning_rate(
+    step: int,
+    total: int,
+    peak: float,
+    warmup: int = 0,
+    schedule: Literal["cosine", "linear", "constant"] = "constant",
+    final_ratio: float = 0.0,
+) -> float:
+    """Learning rate of step 0 .. total - 1: a linear warm-up, then a decay from peak to peak * final_ratio."""
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, total - 1 - warmup)
+    if schedule == "cosine":
+        return peak * (final_ratio + (1 - final_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+    if schedule == "linear":
+        return peak * (1 - (1 - final_ratio) * progress)
+    return peak
+
+
+def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Split rows into batches of similar length whose padded size stays under `max_tokens`.
+
+    Returns:
+        Lists of row indices, shortest rows first; a single longer row still gets a batch of its own.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        if batches and (len(batches[-1]) + 1) * lengths[index] <= max_tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def response_logprobs(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    chunk_tokens: int = 4096,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Log-probability of every response token given what stands before it. Prompt tokens get no logits.
+
+    Args:
+        prompts, responses: token ids of each row.
+        temperature: the logits are divided by it, as when sampling.
+        with_entropy: also the entropy of each distribution.
+        chunk_tokens: most tokens whose logits exist at once while no gradient is taken.
+
+    Returns:
+        ([R, T] log-probabilities in nats, 0 where padded; [R, T] mask; [R, T] entropy without gradient or None)
+    """
+    device = next(model.parameters()).device
+    width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
+    ids = torch.tensor(
+        [[*p, *r, *([0] * (width - len(p) - len(r)))] for p, r in zip(prompts, responses, strict=True)], device=device
+    )
+    longest = max(len(r) for r in responses)
+    starts = torch.tensor([[len(p) - 1] for p in prompts], device=device)
+    lengths = torch.tensor([[len(r)] for r in responses], device=device)
+    offsets = torch.arange(longest, device=device)[None]
+    mask = offsets < lengths  # [R, T]
+    row, column = mask.nonzero(as_tuple=True)
+    place = starts[row, 0] + column  # the token before the one predicted
+    # Rows are padded on the right, so causal attention alone keeps padding out of every real token.
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[row, place]  # [N, D]
+    targets = ids[row, place + 1]
+    values, entropies = [], []
+    for start in range(0, len(targets), chunk_tokens):
+        part = slice(start, start + chunk_tokens)
+        logp = (model.lm_head(hidden[part]).float() / temperature).log_softmax(-1)
+        values.append(logp.gather(1, targets[part, None]).squeeze(1))
+        if with_entropy:
+            with torch.no_grad():
+                entropies.append(-(logp.exp() * logp).sum(-1))
+    empty = torch.zeros(mask.shape, device=device)
+    logprobs = empty.masked_scatter(mask, torch.cat(values))
+    entropy = empty.masked_scatter(mask, torch.cat(entropies)) if with_entropy else None
+    return logprobs, mask, entropy
