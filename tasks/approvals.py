@@ -1,0 +1,231 @@
+"""Approvals: a statement on one model, its evidence and one environment, signed with the approver's own key.
+
+The signature is OpenSSH's (`ssh-keygen -Y verify -n r1kit-approval` checks it too), the list of approvers is
+an allowed_signers file, and the ledger keeps statement and signature, so that an audit can verify them again.
+"""
+
+import functools
+import getpass
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tasks import sshsig
+from tasks.artifacts import canonical_json, digest_bytes
+from tasks.ledger import Edge, Entry, Recorded, open_ledger
+from tasks.lineage import Environment, ResolvedModel, registered, resolve_model
+from tasks.sshsig import AllowedSigner
+from tasks.workspace import REPOSITORY, Workspace
+
+NAMESPACE = "r1kit-approval"
+STATEMENT = "r1kit approval 1"
+DEFAULT_KEY = Path("~/.ssh/id_ed25519")
+
+
+@dataclass(frozen=True)
+class Approval:
+    """One approval in the ledger, checked again."""
+
+    approver: str
+    environment: str
+    time: str
+    sequence: int
+    key: str
+    """Fingerprint."""
+    fault: str | None
+    """Why it does not count; None if it does."""
+
+
+def submitter() -> str:
+    """Who asks for a model to be registered: R1_SUBMITTER, else git's user.email, else user@host."""
+    stated = os.environ.get("R1_SUBMITTER")
+    return stated.strip() if stated else _git_email() or f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+@functools.cache
+def _git_email() -> str:
+    command = ["git", "config", "user.email"]
+    try:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def approvers_file(workspace: Workspace) -> Path:
+    """Where the approvers are listed unless a command says otherwise: `approvers` in the workspace, else in
+    the repository."""
+    own = workspace.root / "approvers"
+    return own if own.exists() else REPOSITORY / "approvers"
+
+
+def ask_passphrase() -> str:
+    """The key's passphrase: R1_KEY_PASSPHRASE, else asked on the terminal."""
+    stated = os.environ.get("R1_KEY_PASSPHRASE")
+    return stated if stated is not None else getpass.getpass("Passphrase of the key: ")
+
+
+def approve(
+    workspace: Workspace,
+    reference: str,
+    to: Environment,
+    *,
+    approver: str,
+    key: Path = DEFAULT_KEY,
+    approvers: Path | None = None,
+    name: str = "r1kit",
+) -> Recorded:
+    """Sign that a model may enter an environment, and write it to the ledger.
+
+    Raises ValueError where the model is not registered, the approver submitted it, or the key is not listed
+    for the approver.
+    """
+    ledger = open_ledger(workspace)
+    entries = ledger.entries()
+    model = _registered(workspace, entries, reference, name)
+    signers = sshsig.read_allowed_signers(approvers or approvers_file(workspace))
+    head = ledger.head()
+    statement = {
+        "statement": STATEMENT,
+        "model": f"{model.name}/{model.version}",
+        "model_digest": model.artifact.digest,
+        "evidence_digest": model.evidence.digest if model.evidence else "",
+        "environment": to,
+        "approver": approver,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "ledger": {"sequence": head.sequence, "digest": head.digest},
+    }
+    message = canonical_json(statement)
+    private_key = sshsig.load_key(key, ask_passphrase)
+    signature = sshsig.sign(message, private_key, NAMESPACE)
+    facts = {
+        "environment": to,
+        "approver": approver,
+        "key": sshsig.fingerprint(sshsig.wire_public_key(private_key.public_key())),
+        "statement": message.decode(),
+        "signature": signature,
+        "approvers_digest": digest_bytes((approvers or approvers_file(workspace)).read_bytes()),
+    }
+    entry = Entry(
+        kind="approval",
+        job="approve",
+        status="done",
+        run=model.run,
+        inputs=(Edge(role="model", artifact=model.artifact),),
+        facts=facts,
+    )
+    fault = _fault(facts, model, to, signers, submitters(entries, model), at=datetime.now(UTC))
+    if fault:
+        raise ValueError(f"approval refused: {fault}")
+    return ledger.append(entry)
+
+
+def submitters(entries: Sequence[Recorded], model: ResolvedModel) -> frozenset[str]:
+    """Everybody who ever submitted these bytes."""
+    of_model = (r for r in entries if r.entry.kind == "registration")
+    return frozenset(
+        str(r.entry.facts["submitter"])
+        for r in of_model
+        if (artifact := r.entry.output("model")) is not None and artifact.digest == model.artifact.digest
+    )
+
+
+def approvals_of(
+    entries: Sequence[Recorded], model: ResolvedModel, signers: Sequence[AllowedSigner], name: str = "r1kit"
+) -> list[Approval]:
+    """Every approval of these bytes, for any environment, its signature verified again."""
+    checked: list[Approval] = []
+    own = submitters(entries, model)
+    for recorded in entries:
+        entry = recorded.entry
+        subject = entry.input("model")
+        if entry.kind != "approval" or subject is None or subject.digest != model.artifact.digest:
+            continue
+        facts, at = entry.facts, datetime.fromisoformat(recorded.time)
+        fault = _fault(facts, model, facts["environment"], signers, own, at)
+        withdrawn = _rolled_back_after(entries, recorded, model, name)
+        if fault is None and withdrawn:
+            fault = f"the model was rolled back from {facts['environment']} since (ledger entry {withdrawn})"
+        checked.append(
+            Approval(
+                facts["approver"], facts["environment"], recorded.time, recorded.sequence, facts["key"], fault
+            )
+        )
+    return checked
+
+
+def valid_approvers(approvals: Sequence[Approval], environment: str) -> list[str]:
+    """Different people with different keys whose approval for the environment counts."""
+    by_key = {a.key: a.approver for a in approvals if a.environment == environment and a.fault is None}
+    return sorted({approver.lower(): approver for approver in by_key.values()}.values())
+
+
+def _registered(
+    workspace: Workspace, entries: Sequence[Recorded], reference: str, name: str
+) -> ResolvedModel:
+    model = registered(entries, name, resolve_model(reference, workspace, name))
+    if model is None:
+        raise ValueError(f"the model {reference!r} is not registered; finish a run with `r1 run` first")
+    return model
+
+
+def _fault(
+    facts: dict[str, str],
+    model: ResolvedModel,
+    to: str,
+    signers: Sequence[AllowedSigner],
+    own: frozenset[str],
+    at: datetime,
+) -> str | None:
+    """Why an approval does not count; None if it does."""
+    approver = facts["approver"]
+    try:
+        statement = json.loads(facts["statement"])
+        public_key = sshsig.verify(
+            facts["statement"].encode(),
+            facts["signature"],
+            principal=approver,
+            namespace=NAMESPACE,
+            signers=signers,
+            at=at,
+        )
+    except ValueError as error:
+        return str(error)
+    expected = {
+        "statement": STATEMENT,
+        "model_digest": model.artifact.digest,
+        "evidence_digest": model.evidence.digest if model.evidence else "",
+        "environment": to,
+        "approver": approver,
+    }
+    for field, value in expected.items():
+        if statement.get(field) != value:
+            return f"the signed statement says {field} {statement.get(field)!r}, not {value!r}"
+    if approver.lower() in {person.lower() for person in own}:
+        return f"{approver} submitted the model; somebody else has to approve it"
+    shared = next(
+        (p for p in own if any(s.public_key == public_key and s.speaks_for(p) for s in signers)), None
+    )
+    return f"the key of {approver} is also that of {shared}, who submitted the model" if shared else None
+
+
+def _rolled_back_after(
+    entries: Sequence[Recorded], approval: Recorded, model: ResolvedModel, name: str
+) -> int | None:
+    """The ledger number of a rollback that took the approved model out of its environment again."""
+    full_name = f"{name}-{approval.entry.facts['environment']}"
+    for recorded in entries:
+        entry = recorded.entry
+        left = entry.input("model")
+        of_place = entry.kind == "rollback" and entry.facts.get("name") == full_name
+        of_model = left is not None and left.digest == model.artifact.digest
+        if of_place and of_model and recorded.sequence > approval.sequence:
+            return recorded.sequence
+    return None
