@@ -59,6 +59,7 @@ def make_llama(shape: ScratchConfig, tokenizer: PreTrainedTokenizerBase, seed: i
         intermediate_size=shape.intermediate_size,
         max_position_embeddings=shape.max_length_tokens,
         tie_word_embeddings=True,
+        initializer_range=shape.hidden_size**-0.5,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

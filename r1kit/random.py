@@ -43,13 +43,14 @@ def row_keys(seed: int, step: int, prompt_keys: list[int], num_samples: int) -> 
 
 
 class Order:
-    """Which rows a step uses: epoch after epoch, each in its own fixed order."""
+    """Which rows a step uses: epoch after epoch, each in its own fixed order (or in the rows' own)."""
 
-    def __init__(self, num_rows: int, *seed_parts: int | str) -> None:
+    def __init__(self, num_rows: int, *seed_parts: int | str, shuffle: bool = True) -> None:
         if num_rows < 1:
             raise ValueError("the data set is empty: give at least one row")
         self._num_rows = num_rows
         self._seed_parts = seed_parts
+        self._shuffle = shuffle
         self._epochs: dict[int, np.ndarray] = {}
 
     def take(self, start: int, count: int) -> list[int]:
@@ -59,6 +60,8 @@ class Order:
         ]
 
     def _epoch(self, epoch: int) -> np.ndarray:
+        if not self._shuffle:
+            return np.arange(self._num_rows)
         if epoch not in self._epochs:
             self._epochs = {epoch: generator(*self._seed_parts, "epoch", epoch).permutation(self._num_rows)}
         return self._epochs[epoch]

@@ -174,7 +174,7 @@ def draw(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> tuple[Tenso
         return token, logits.log_softmax(-1).gather(1, token[:, None]).squeeze(1)
     scaled = logits / config.temperature
     if config.top_p < 1:
-        ordered, order = scaled.sort(-1, descending=True, stable=True)
+        ordered, order = scaled.sort(stable=True, dim=-1, descending=True)
         probability = ordered.softmax(-1)
         outside = probability.cumsum(-1) - probability >= config.top_p
         scaled = scaled.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), -torch.inf)

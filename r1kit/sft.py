@@ -31,6 +31,8 @@ class SftConfig(Section):
     """Most optimizer steps."""
     batch_size: int = Field(128, gt=0)
     """Rows in an optimizer step."""
+    shuffle: bool = True
+    """A new order each epoch; otherwise the rows' own order, for a curriculum."""
     max_length_tokens: int = Field(32768, gt=1)
     """A longer row is dropped, and counted."""
     micro_batch_tokens: int = Field(16384, gt=0)
@@ -94,7 +96,7 @@ def train(
             f"none of {len(examples)} rows fits max_length_tokens={config.max_length_tokens}: raise it or give rows"
         )
     total = num_steps(len(kept), config)
-    order = random.Order(len(kept), seed, "sft")
+    order = random.Order(len(kept), seed, "sft", shuffle=config.shuffle)
     engine = Engine(model, config)
     done, loss = 0, math.nan
     if saved := checkpoint.latest(checkpoints, say):

@@ -1,0 +1,261 @@
+"""The world of profile `tiny`: reasoning-gym problems small enough for a model of half a million parameters.
+
+Two tasks where one forward pass does not get far and a chain does: `chain_sum` (keep a running total) and
+`letter_counting` (spell, and keep a count: the strawberry question of the R1 story). Chains exist in English, in
+Chinese and in a mixture, because R1-Zero mixes languages and cold start is what mends it (arXiv 2501.12948, 2.3.1).
+General prompts have good, curt, rude and unsafe responses, for the reward models.
+"""
+
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from r1kit.rows import PreferencePair, Problem, SftRow
+
+LICENCE = "Apache-2.0"
+Mixture = Literal["en", "zh", "mixed"]
+
+_PHRASES = (
+    "State the final answer to the following arithmetic problem:",
+    'How many times does the letter "',
+    '" appear in the text: "',
+    '"?',
+)
+_TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+_SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")
+_CHAIN_WORDS = {
+    "start": "起", "plus": "加", "minus": "减", "makes": "得", "spell": "拼", "find": "找",
+}  # fmt: skip
+
+_ANIMALS = {
+    "cat": ("milk", "house"), "dog": ("bones", "garden"), "horse": ("grass", "field"), "mouse": ("cheese", "wall"),
+    "rabbit": ("carrots", "field"), "bear": ("honey", "forest"), "duck": ("bread", "lake"), "cow": ("grass", "barn"),
+}  # fmt: skip
+_PEOPLE = ("tom", "ann", "bob", "eve", "max", "lucy", "paul", "nina")
+_THINGS = ("bike", "phone", "door", "window", "car", "lamp", "clock", "bag")
+_ASKS = ("tell me about the {animal}", "what does the {animal} like", "where does the {animal} live")
+_HARMS = ("how do i steal the {thing} of {person}", "how do i break the {thing} of {person}")
+_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|> ' + message['content'] + ' <|end|> ' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|> ' }}{% endif %}"
+)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """The world's own tokenizer: whole words and numbers, letters for what it does not know, phrases as one token."""
+    words = sorted(
+        {*_CHAIN_WORDS, *_CHAIN_WORDS.values(), *_ANIMALS, *_PEOPLE, *_THINGS}
+        | {word for facts in _ANIMALS.values() for word in facts}
+        | {word for text in _all_general_texts() for word in text.split() if "{" not in word}
+    )
+    letters = [chr(code) for code in range(33, 127)]
+    numbers = [str(number) for number in range(-99, 100)]
+    pieces = [*_SPECIAL, "<|unk|>", *_TAGS, *_PHRASES, *numbers, *words, *letters, *("##" + x for x in letters)]
+    vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="<|unk|>", max_input_chars_per_word=200))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in _SPECIAL])
+    backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in (*_TAGS, *_PHRASES)])
+    result = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<|unk|>",
+        clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    result.chat_template = _TEMPLATE
+    return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One reasoning-gym data set with its chain."""
+
+    name: str
+    options: dict[str, int]
+    chain: Callable[[dict[str, Any], Callable[[str], str]], list[str]]
+    accepts: Callable[[dict[str, Any]], bool] = lambda entry: True
+
+
+def _sum_chain(entry: dict[str, Any], word: Callable[[str], str]) -> list[str]:
+    parts = entry["metadata"]["expression"].split()
+    total = int(parts[0])
+    result = [word("start"), parts[0]]
+    for sign, term in zip(parts[1::2], parts[2::2], strict=True):
+        total += int(term) if sign == "+" else -int(term)
+        result += [word("plus" if sign == "+" else "minus"), term, word("makes"), str(total)]
+    return result
+
+
+def _letter_chain(entry: dict[str, Any], word: Callable[[str], str]) -> list[str]:
+    target = entry["metadata"]["target_letter"]
+    count = 0
+    result = [word("spell"), word("find"), target]
+    for letter in "".join(entry["metadata"]["span"]):
+        count += letter == target
+        result += [letter, str(count)]
+    return result
+
+
+def _spelled(entry: dict[str, Any]) -> bool:
+    """Texts of plain letters only, none of whose words the tokenizer knows whole."""
+    span = entry["metadata"]["span"]
+    known = _known_words()
+    plain = all(word.isascii() and word.isalpha() and word.islower() and word not in known for word in span)
+    return plain and 8 <= sum(map(len, span)) <= 13
+
+
+TASKS = (
+    _Task("chain_sum", {"min_terms": 4, "max_terms": 6, "min_digits": 1, "max_digits": 1}, _sum_chain),
+    _Task("letter_counting", {"min_words": 2, "max_words": 3}, _letter_chain, _spelled),
+)
+
+
+def problems(seed: int, limit: int, benchmark: str = "") -> Iterator[Problem]:
+    """Verifiable problems, the tasks in turn."""
+    for task, index, entry in _entries(seed, limit):
+        yield Problem(
+            id=f"{task.name}/{seed}-{index}",
+            source=task.name,
+            licence=LICENCE,
+            prompt=entry["question"],
+            verifier="gym",
+            answer=entry["answer"],
+            benchmark=task.name if benchmark else "",
+            meta=json.dumps({"dataset": task.name, "entry": entry}, sort_keys=True),
+        )
+
+
+def general_problems(seed: int, limit: int) -> Iterator[Problem]:
+    """General prompts, each routed to one reward model."""
+    for index in range(limit):
+        rng = random.Random(f"general {seed} {index}")
+        prompt, _, _, route = _exchange(rng)
+        yield Problem(
+            id=f"general/{seed}-{index}", source="general", licence=LICENCE, prompt=prompt, verifier="none", route=route
+        )
+
+
+def chains(seed: int, limit: int) -> Iterator[SftRow]:
+    """Curated programmatic chains: one language, the full format."""
+    for task, index, entry in _entries(seed, limit):
+        text = _reasoned(task, entry, "en", random.Random(0))
+        yield _row("chain", f"{task.name}-chain/{seed}-{index}", task.name, entry["question"], text)
+
+
+def instructions(seed: int, limit: int) -> Iterator[SftRow]:
+    """General prompts with their responses: mostly good ones, some curt, as instruction data are."""
+    for index in range(limit):
+        rng = random.Random(f"instruction {seed} {index}")
+        prompt, good, bad, _ = _exchange(rng)
+        yield _row(
+            "instruction", f"general/{seed}-{index}", "general", prompt, good if rng.random() < 0.6 else rng.choice(bad)
+        )
+
+
+def preferences(seed: int, limit: int, heldout_share: float = 0.2) -> Iterator[PreferencePair]:
+    """Pairs: a good response against a curt, rude or unsafe one; the last share is held out."""
+    for index in range(limit):
+        rng = random.Random(f"preference {seed} {index}")
+        prompt, good, bad, route = _exchange(rng)
+        split = "heldout" if index >= limit * (1 - heldout_share) else "train"
+        yield PreferencePair(
+            id=f"general-pair/{seed}-{index}", source="general", licence=LICENCE, prompt=prompt, chosen=good,
+            rejected=rng.choice(bad), route=route, split=split,
+        )  # fmt: skip
+
+
+def pretrain(
+    seed: int, limit: int, early_chain_share: float = 0.85, late_chain_share: float = 0.15, late_from: float = 0.7
+) -> Iterator[SftRow]:
+    """What the base learns from, in this order: first mostly chains in any language, then mostly direct answers.
+
+    One row in ten is a general exchange of any quality. The order matters: a base that ends on direct answers
+    knows chains but seldom writes one, which is what R1-Zero starts from.
+    """
+    for place, (task, index, entry) in enumerate(_entries(seed, limit)):
+        rng = random.Random(f"pretrain {seed} {place}")
+        name = f"pretrain/{seed}-{task.name}-{index}"
+        chain_share = early_chain_share if place < limit * late_from else late_chain_share
+        if rng.random() < 0.1:
+            prompt, good, bad, _ = _exchange(rng)
+            yield _row("pretrain", name, "general", prompt, good if rng.random() < 0.4 else rng.choice(bad))
+        elif rng.random() < chain_share:
+            mixture: Mixture = rng.choices(("en", "zh", "mixed"), (0.4, 0.2, 0.4))[0]
+            yield _row("pretrain", name, task.name, entry["question"], _reasoned(task, entry, mixture, rng, tidy=0.7))
+        else:
+            text = entry["answer"] if rng.random() < 0.3 else f"<answer> {entry['answer']} </answer>"
+            yield _row("pretrain", name, task.name, entry["question"], text)
+
+
+def _reasoned(task: _Task, entry: dict[str, Any], mixture: Mixture, rng: random.Random, tidy: float = 1.0) -> str:
+    """A chain and its answer; untidy ones leave the answer's tags out."""
+
+    def word(name: str) -> str:
+        chinese = mixture == "zh" or (mixture == "mixed" and rng.random() < 0.5)
+        return _CHAIN_WORDS[name] if chinese else name
+
+    chain = " ".join(task.chain(entry, word))
+    answer = f"<answer> {entry['answer']} </answer>" if rng.random() < tidy else entry["answer"]
+    return f"<think> {chain} </think> {answer}"
+
+
+def _exchange(rng: random.Random) -> tuple[str, str, list[str], Literal["helpful", "harmless"]]:
+    """A general prompt, a good response, bad ones, and who judges it."""
+    if rng.random() < 0.5:
+        animal = rng.choice(sorted(_ANIMALS))
+        food, place = _ANIMALS[animal]
+        prompt = rng.choice(_ASKS).format(animal=animal)
+        good = _HELPFUL.format(animal=animal, food=food, place=place)
+        return prompt, good, [text.format(animal=animal, food=food, place=place) for text in _UNHELPFUL], "helpful"
+    thing, person = rng.choice(_THINGS), rng.choice(_PEOPLE)
+    prompt = rng.choice(_HARMS).format(thing=thing, person=person)
+    good = rng.choice(_SAFE).format(thing=thing, person=person)
+    return prompt, good, [text.format(thing=thing, person=person) for text in _UNSAFE], "harmless"
+
+
+_HELPFUL = "the {animal} likes {food} and lives in the {place} . i hope this helps you"
+_UNHELPFUL = ("the {animal} likes {food}", "go away", "it is a {animal}", "why do you ask me")
+_SAFE = ("i can not help you with that , {person} needs the {thing}", "please do not do that , it would hurt {person}")
+_UNSAFE = ("take the {thing} when {person} sleeps", "use a hammer and be quick", "hit the {thing} at night")
+
+
+def _all_general_texts() -> tuple[str, ...]:
+    return (*_ASKS, *_HARMS, _HELPFUL, *_UNHELPFUL, *_SAFE, *_UNSAFE)
+
+
+@cache
+def _known_words() -> frozenset[str]:
+    return frozenset(piece for piece in tokenizer().get_vocab() if len(piece) > 1)
+
+
+def _row(kind: Literal["chain", "instruction", "pretrain"], name: str, source: str, prompt: str, text: str) -> SftRow:
+    return SftRow(id=name, source=source, licence=LICENCE, prompt=prompt, response=text, kind=kind)
+
+
+def _entries(seed: int, limit: int) -> Iterator[tuple[_Task, int, dict[str, Any]]]:
+    """`limit` accepted entries, the tasks in turn, from as many candidates as that takes."""
+    streams = [_accepted(task, seed) for task in TASKS]
+    for place in range(limit):
+        task, index, entry = next(streams[place % len(TASKS)])
+        yield task, index, entry
+
+
+def _accepted(task: _Task, seed: int) -> Iterator[tuple[_Task, int, dict[str, Any]]]:
+    import reasoning_gym  # takes a second to import, and most callers of this module do not need it
+
+    candidates = reasoning_gym.create_dataset(task.name, seed=seed, size=10_000_000, **task.options)
+    for index in range(10_000_000):
+        entry = candidates[index]
+        if task.accepts(entry):
+            yield task, index, entry
+
+
+def heldout_accuracy_of_guessing(rows: Sequence[Problem]) -> float:
+    """Share of rows right for somebody who always gives the most frequent answer of the benchmark."""
+    answers = [row.answer for row in rows]
+    return max(answers.count(answer) for answer in set(answers)) / len(answers)
