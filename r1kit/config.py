@@ -68,6 +68,8 @@ class ColdStartConfig(Section):
     """Most curated chains used."""
     max_tokens: int = Field(32768, gt=0)
     """Limit of such a sample."""
+    batch_size: int = Field(256, gt=0)
+    """Completions sampled together."""
     sft: SftConfig = SftConfig()
     """The training."""
 
@@ -84,10 +86,12 @@ class StudentConfig(Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     """Names the model `distill-<name>`."""
-    model: ModelConfig | None = None
-    """Its own base; None means a copy of the flow's base model."""
+    shape: ScratchConfig | None = None
+    """Its own shape, trained from scratch on the pretraining rows first; None means a copy of the flow's base."""
+    pretrain: SftConfig = SftConfig()
+    """That first training."""
     sft: SftConfig = SftConfig(learning_rate=1e-4, batch_size=64)
-    """The training."""
+    """The distillation."""
 
 
 class DistillConfig(Section):
@@ -149,6 +153,8 @@ class Config(Section):
     """Prefix of the registered models."""
     seed: int = Field(0, ge=0)
     """Seed of everything random."""
+    system: str = ""
+    """System prompt of every conversation; `r1-zero` names the paper's template, empty means none."""
     runtime: RuntimeConfig = RuntimeConfig()
     stages: StagesConfig = StagesConfig()
     model: ModelConfig = ModelConfig()
@@ -166,6 +172,13 @@ class Config(Section):
     evaluate: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+
+    @property
+    def system_prompt(self) -> str | None:
+        """The system prompt's words, or None."""
+        from r1kit.chat import ZERO_SYSTEM
+
+        return {"": None, "r1-zero": ZERO_SYSTEM}.get(self.system, self.system)
 
 
 __all__ = ["Config", "ScratchConfig", "StageName"]

@@ -1,6 +1,11 @@
 """Typed rows of every data set. One class a kind; Parquet files hold exactly these columns."""
 
-from typing import Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from r1kit.schema import Section
 
@@ -60,3 +65,28 @@ class PreferencePair(Row):
     rejected: str
     route: Literal["helpful", "harmless"]
     split: Literal["train", "heldout"] = "train"
+
+
+RowType = TypeVar("RowType", bound=Row)
+
+
+def read_rows(path: Path, kind: type[RowType]) -> list[RowType]:
+    """All rows of a Parquet file.
+
+    Raises:
+        ValueError: where the file is missing or a row does not fit its type.
+    """
+    if not path.is_file():
+        raise ValueError(f"the data file {path} is missing: run the data stage again")
+    return [kind.model_validate(row) for row in pq.read_table(path).to_pylist()]
+
+
+def write_rows(path: Path, rows: Iterable[Row], kind: type[Row]) -> None:
+    """Write rows as Parquet: the same rows give the same bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema([(name, _ARROW.get(name, pa.string())) for name in kind.model_fields])
+    table = pa.Table.from_pylist([row.model_dump(mode="json") for row in rows], schema)
+    pq.write_table(table, path, compression="zstd")
+
+
+_ARROW = {"parents": pa.list_(pa.string()), "weight": pa.float64()}

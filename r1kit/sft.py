@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import checkpoint, random
+from r1kit import chat, checkpoint, models, random
 from r1kit.engine import Engine, Log, learning_rate, micro_batches, response_logprobs
+from r1kit.rows import SftRow
 from r1kit.schema import Section
 
 
@@ -58,6 +59,37 @@ class Example:
     def num_tokens(self) -> int:
         """Length of both."""
         return len(self.prompt) + len(self.response)
+
+
+def examples(tokenizer: PreTrainedTokenizerBase, rows: Sequence[SftRow], system: str | None = None) -> list[Example]:
+    """Token ids of rows through the tokenizer's own chat template."""
+    result = []
+    for row in rows:
+        ids, num_prompt = chat.training_ids(tokenizer, row.prompt, row.response, system)
+        result.append(Example(ids[:num_prompt], ids[num_prompt:]))
+    return result
+
+
+def fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[SftRow],
+    config: SftConfig,
+    output: Path,
+    *,
+    seed: int,
+    checkpoints: Path,
+    log: Log,
+    say: Callable[[str], None],
+    system: str | None = None,
+) -> dict[str, float]:
+    """Train on rows (see `train`) and write the model directory."""
+    chat.check_template(tokenizer)
+    metrics = train(
+        model, examples(tokenizer, rows, system), config, seed=seed, checkpoints=checkpoints, log=log, say=say
+    )
+    models.save(model, tokenizer, output)
+    return metrics
 
 
 def num_steps(num_rows: int, config: SftConfig) -> int:
