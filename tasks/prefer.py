@@ -12,8 +12,8 @@ def config_slice(config: Any) -> dict[str, Any]:
 
 def run(context: StageContext) -> StageOutput:
     """inputs: model (Dev3), problems, preferences (their prompts), helpful, harmless. outputs: model."""
+    from r1kit.preference import general_prompts, load_preference
     from r1kit.reinforce import reinforce
-    from r1kit.reward_model import general_prompts, load_preference
     from r1kit.rows import PreferencePair, Problem, read_rows
     from tasks.machine import prepare_torch, verifier_pool
 

@@ -12,32 +12,31 @@ def config_slice(config: Any) -> dict[str, Any]:
 
 def run(context: StageContext) -> StageOutput:
     """inputs: model (base, the backbone), preferences. outputs: helpful, harmless."""
-    from r1kit import reward_model
+    from r1kit import models, reward_model
     from r1kit.rows import PreferencePair, read_rows
     from tasks.machine import prepare_torch
 
     prepare_torch(context.config.runtime)
-    pairs = list(read_rows(context.inputs["preferences"], PreferencePair))
+    pairs = read_rows(context.inputs["preferences"], PreferencePair)
+    policy, tokenizer = models.load(context.inputs["model"], context.config.model.dtype)
     outputs: dict[str, Any] = {}
     metrics: dict[str, float] = {}
-    details: dict[str, Any] = {}
-    for route in ("helpful", "harmless"):
-        own = [pair for pair in pairs if pair.route == route]
-        if not own:
-            raise ValueError(f"data.preferences has no {route} pairs: add a source of them, or switch stages.prefer off")
-        output = context.workdir / route
-        report = reward_model.train(
-            context.inputs["model"],
-            own,
-            route,
-            getattr(context.config.reward_models, route),
-            output,
+    for kind, config in (
+        ("helpful", context.config.reward_models.helpful),
+        ("harmless", context.config.reward_models.harmless),
+    ):
+        judge, figures = reward_model.train(
+            policy,
+            tokenizer,
+            pairs,
+            config,
+            kind=kind,
             seed=context.seed,
-            checkpoints=context.workdir / f"checkpoints-{route}",
+            checkpoints=context.workdir / f"checkpoints-{kind}",
             log=context.log,
             say=context.say,
         )
-        outputs[route] = ("reward_model", output)
-        metrics |= {f"{route}_{name}": value for name, value in report.metrics().items()}
-        details[route] = report.model_dump(mode="json")
-    return StageOutput(outputs, metrics, details)
+        judge.save(context.workdir / kind, figures)
+        outputs[kind] = ("reward_model", context.workdir / kind)
+        metrics |= {f"{kind}_{name}": value for name, value in figures.items()}
+    return StageOutput(outputs, metrics)
