@@ -203,7 +203,7 @@ def registered(entries: Sequence[Recorded], name: str, resolved: ResolvedModel) 
     for recorded in reversed(registrations(entries, name)):
         model = recorded.entry.output("model")
         if model is not None and model.digest == resolved.artifact.digest:
-            return _from_version(recorded, resolved.reference)
+            return from_version(recorded, resolved.reference)
     return None
 
 
@@ -218,7 +218,7 @@ def _by_alias(
     place = {"current": 1, "latest": 1, "previous": 2}.get(alias)
     if place is None or len(stack) < place:
         return None
-    return _from_version(stack[-place], reference)
+    return from_version(stack[-place], reference)
 
 
 def _by_version(
@@ -226,7 +226,7 @@ def _by_version(
 ) -> ResolvedModel | None:
     for recorded in versions(entries, name):
         if recorded.entry.facts["name"] == full_name and recorded.entry.facts["version"] == version:
-            return _from_version(recorded, reference)
+            return from_version(recorded, reference)
     return None
 
 
@@ -246,7 +246,8 @@ def _by_stage(entries: Sequence[Recorded], reference: str) -> ResolvedModel | No
     return None
 
 
-def _from_version(recorded: Recorded, reference: str) -> ResolvedModel:
+def from_version(recorded: Recorded, reference: str) -> ResolvedModel:
+    """The model of a registration or promotion."""
     entry, facts = recorded.entry, recorded.entry.facts
     artifact = entry.output("model")
     assert artifact is not None, "a version's entry has its model"

@@ -1,0 +1,231 @@
+"""Registering: a candidate version of a model, copied, signed, with its evidence. Promotes nothing."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.approvals import submitter as current_submitter
+from tasks.artifacts import Artifact, canonical_json, digest_bytes, digest_json, verify
+from tasks.evidence import build_evidence
+from tasks.ledger import Edge, Entry, Head, Ledger, Recorded, open_ledger
+from tasks.lineage import (
+    Environment,
+    ResolvedModel,
+    ancestry,
+    evaluation_of,
+    registrations,
+    resolve_model,
+    validation_of,
+)
+from tasks.signing import key_digest, sign_model, signature_fault
+from tasks.store import fetch, publish
+from tasks.tracking import TrackingRun, client_of, open_run
+from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+SIGNATURE_FILE = "model.sig"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """The outcome of registering."""
+
+    name: str
+    version: str
+    artifact: Artifact
+    evidence: Artifact
+    new: bool
+    """False where the same model with the same evidence was registered before."""
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A model's three parts under one prefix."""
+
+    model: Artifact
+    signature: Artifact
+    evidence: Artifact
+
+    def edges(self) -> tuple[Edge, ...]:
+        """As the outputs of a ledger entry."""
+        parts = {"model": self.model, "signature": self.signature, "evidence": self.evidence}
+        return tuple(Edge(role=role, artifact=artifact) for role, artifact in parts.items())
+
+
+def register(
+    workspace: Workspace, *, name: str = "r1kit", run: str = "", reference: str = "r1", submitter: str = ""
+) -> Registered:
+    """Register the model that `reference` means as a candidate, with all that the ledger knows of it.
+
+    The same model with the same evidence is registered once; asking again only notes it in the ledger, unless
+    the registered copy was lost or altered.
+    Raises ValueError where there is no such model, or its lineage has a gap.
+    """
+    ledger = open_ledger(workspace)
+    entries = ledger.entries()
+    model = resolve_model(reference, workspace, name)
+    behind = ancestry(entries, model.artifact, model.run)
+    evidence = build_evidence(entries, model.model, model.artifact, behind)
+    who = submitter or current_submitter()
+    known = _registered_before(entries, name, model.artifact.digest, digest_json(evidence))
+    if known is not None:
+        entry = known.entry.model_copy(
+            update={
+                "status": "reused",
+                "run": run or model.run,
+                "facts": {**known.entry.facts, "submitter": who},
+            }
+        )
+        return _outcome(ledger.append(entry), new=False)
+    return _outcome(_register(workspace, ledger, name, run or model.run, model, evidence, who), new=True)
+
+
+def copy_model(
+    workspace: Workspace, run: TrackingRun, model: Artifact, evidence_dir: Path, signature: Path | None
+) -> Copies:
+    """Copy a model, its evidence and its signature into a run's own prefix, and check the signature there.
+
+    Without a signature, the model is signed. Raises ValueError where bytes or signature do not hold.
+    """
+    copied = publish(fetch(model, workspace), "model", run)
+    model_dir = fetch(copied, workspace)
+    with tempfile.TemporaryDirectory() as scratch:
+        if signature is None:
+            signature = Path(scratch) / SIGNATURE_FILE
+            sign_model(model_dir, signature, workspace)
+        fault = signature_fault(model_dir, signature, workspace)
+        if fault:
+            raise ValueError(f"the signature of the model does not hold: {fault}")
+        return Copies(copied, publish(signature, "signature", run), publish(evidence_dir, "evidence", run))
+
+
+def create_version(
+    workspace: Workspace,
+    run: TrackingRun,
+    name: str,
+    environment: Environment,
+    tags: dict[str, str],
+    head: Head,
+) -> str:
+    """Make a version of the environment's registered model from the run's copy; its number comes back.
+
+    The tags anchor the ledger outside itself: an audit compares them, so that a cut-off ledger is noticed.
+    """
+    client = client_of(workspace)
+    full_name = f"{name}-{environment}"
+    ensure_registered_model(client, full_name)
+    anchor = {"r1kit.ledger_sequence": str(head.sequence), "r1kit.ledger_digest": head.digest}
+    version = client.create_model_version(
+        full_name, f"runs:/{run.run_id}/model", run.run_id, tags={**tags, **anchor}
+    )
+    return str(version.version)
+
+
+def ensure_registered_model(client: "MlflowClient", full_name: str) -> None:
+    """Make the registered model unless it is there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(full_name)
+    except MlflowException:
+        client.create_registered_model(full_name)
+
+
+def _register(
+    workspace: Workspace,
+    ledger: Ledger,
+    name: str,
+    run: str,
+    model: ResolvedModel,
+    evidence: dict[str, Any],
+    who: str,
+) -> Recorded:
+    entries = ledger.entries()
+    examined = evaluation_of(entries, model.artifact.digest)
+    tags = {
+        "r1kit.model": model.model,
+        "r1kit.model_digest": model.artifact.digest,
+        "r1kit.evidence_digest": digest_json(evidence),
+        "r1kit.submitter": who,
+        "r1kit.run": run,
+    }
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_run(workspace, "register", experiment=f"{name}-candidate", tags=tags) as tracked,
+    ):
+        bundle = Path(scratch) / "evidence"
+        _write_bundle(workspace, entries, bundle, evidence, examined[1] if examined else None)
+        copies = copy_model(workspace, tracked, model.artifact, bundle, signature=None)
+        version = create_version(workspace, tracked, name, "candidate", tags, ledger.head())
+    inputs = {"model": model.artifact, **({"evaluation": examined[1]} if examined else {})}
+    entry = Entry(
+        kind="registration",
+        job="register",
+        status="done",
+        run=run,
+        inputs=tuple(Edge(role=role, artifact=artifact) for role, artifact in inputs.items()),
+        outputs=copies.edges(),
+        facts={
+            "name": f"{name}-candidate",
+            "version": version,
+            "environment": "candidate",
+            "model": model.model,
+            "submitter": who,
+            "evidence_document_digest": digest_json(evidence),
+            "signing_key_digest": key_digest(workspace),
+            "mlflow_run_id": tracked.run_id,
+        },
+    )
+    return ledger.append(entry)
+
+
+def _write_bundle(
+    workspace: Workspace,
+    entries: list[Recorded],
+    bundle: Path,
+    evidence: dict[str, Any],
+    examined: Artifact | None,
+) -> None:
+    """evidence.json with copies of the evaluation and the validations it names."""
+    bundle.mkdir()
+    (bundle / "evidence.json").write_bytes(canonical_json(evidence))
+    if examined:
+        (bundle / "evaluation.json").write_bytes(
+            _file(fetch(examined, workspace), "evaluation.json").read_bytes()
+        )
+    verdicts = (validation_of(entries, data["digest"]) for data in evidence["data"])
+    for artifact in {v[1].digest: v[1] for v in verdicts if v}.values():
+        content = _file(fetch(artifact, workspace), "validation.json").read_bytes()
+        (bundle / f"validation-{digest_bytes(content)[7:19]}.json").write_bytes(content)
+
+
+def _file(path: Path, name: str) -> Path:
+    return path / name if path.is_dir() else path
+
+
+def _registered_before(
+    entries: list[Recorded], name: str, model_digest: str, document_digest: str
+) -> Recorded | None:
+    for recorded in reversed(registrations(entries, name)):
+        model = recorded.entry.output("model")
+        same_evidence = recorded.entry.facts["evidence_document_digest"] == document_digest
+        whole = all(edge.artifact.path is None or verify(edge.artifact) for edge in recorded.entry.outputs)
+        if model is not None and model.digest == model_digest and same_evidence and whole:
+            return recorded
+    return None
+
+
+def _outcome(recorded: Recorded, *, new: bool) -> Registered:
+    model, evidence = recorded.entry.output("model"), recorded.entry.output("evidence")
+    assert model is not None and evidence is not None, "a registration has both"
+    facts = recorded.entry.facts
+    return Registered(facts["name"], facts["version"], model, evidence, new)
+
+
+def read_evidence(evidence: Artifact, workspace: Workspace) -> dict[str, Any]:
+    """The evidence document of a registered model."""
+    return json.loads((fetch(evidence, workspace) / "evidence.json").read_text())
