@@ -16,6 +16,7 @@ from typing import Any, Literal
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from r1kit.random import derive_seed
 from r1kit.rows import PreferencePair, Problem, SftRow
 
 LICENCE = "Apache-2.0"
@@ -248,7 +249,9 @@ def _entries(seed: int, limit: int) -> Iterator[tuple[_Task, int, dict[str, Any]
 def _accepted(task: _Task, seed: int) -> Iterator[tuple[_Task, int, dict[str, Any]]]:
     import reasoning_gym  # takes a second to import, and most callers of this module do not need it
 
-    candidates = reasoning_gym.create_dataset(task.name, seed=seed, size=10_000_000, **task.options)
+    # reasoning-gym seeds entry i with seed + i: neighbouring seeds would give the same problems again.
+    far_apart = derive_seed("tinyworld", seed) % 2**48
+    candidates = reasoning_gym.create_dataset(task.name, seed=far_apart, size=10_000_000, **task.options)
     for index in range(10_000_000):
         entry = candidates[index]
         if task.accepts(entry):
