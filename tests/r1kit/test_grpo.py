@@ -105,13 +105,13 @@ def test_micro_batches_do_not_change_the_gradient(loss: str) -> None:
 def test_better_samples_become_likelier(tmp_path: Path) -> None:
     seen: list[float] = []
 
-    def favour_short(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Mapping[str, float]]:
-        return [{"accuracy": float(any(token < 200 for token in c.token_ids))} for c in completions]
+    def favour_low(problems: Sequence[Problem], completions: Sequence[Completion]) -> list[Mapping[str, float]]:
+        return [{"accuracy": float(c.token_ids[0] < 100)} for c in completions]
 
-    config = CONFIG.model_copy(update={"steps": 25, "kl_coefficient": 0.0, "samples_per_prompt": 8})
-    config = config.model_copy(update={"sampling": SamplingConfig(max_tokens=2), "checkpoint_every_steps": 100})
-    _train(tmp_path, config, favour_short, lambda step, total, metrics: seen.append(metrics["reward"]))
-    assert sum(seen[-5:]) > sum(seen[:5]) + 0.5
+    config = CONFIG.model_copy(update={"steps": 40, "kl_coefficient": 0.0, "samples_per_prompt": 16})
+    config = config.model_copy(update={"sampling": SamplingConfig(max_tokens=1), "checkpoint_every_steps": 100})
+    _train(tmp_path, config, favour_low, lambda step, total, metrics: seen.append(metrics["reward_accuracy"]))
+    assert sum(seen[:4]) / 4 < 0.4 and sum(seen[-4:]) / 4 > 0.8
 
 
 def test_general_prompts_come_only_in_the_last_steps(tmp_path: Path) -> None:
