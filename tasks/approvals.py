@@ -18,7 +18,7 @@ from pathlib import Path
 from tasks import sshsig
 from tasks.artifacts import canonical_json, digest_bytes
 from tasks.ledger import Edge, Entry, Recorded, open_ledger
-from tasks.lineage import Environment, ResolvedModel, registered, resolve_model
+from tasks.lineage import Environment, ResolvedModel, family_of, registered, resolve_model
 from tasks.sshsig import AllowedSigner
 from tasks.workspace import REPOSITORY, Workspace
 
@@ -170,7 +170,7 @@ def valid_approvers(approvals: Sequence[Approval], environment: str) -> list[str
 def _registered(
     workspace: Workspace, entries: Sequence[Recorded], reference: str, name: str
 ) -> ResolvedModel:
-    model = registered(entries, name, resolve_model(reference, workspace, name))
+    model = registered(entries, family_of(reference, name), resolve_model(reference, workspace, name))
     if model is None:
         raise ValueError(f"the model {reference!r} is not registered; finish a run with `r1 run` first")
     return model

@@ -182,6 +182,7 @@ def resolve_model(reference: str, workspace: Workspace, name: str = "r1kit") -> 
     `distill-NAME`) from the latest run that has one. Raises ValueError where there is no such model.
     """
     entries = open_ledger(workspace).entries()
+    name = family_of(reference, name)
     found: ResolvedModel | None = None
     if reference in ENVIRONMENTS:
         found = _by_alias(entries, name, f"{name}-{reference}", "current", reference)
@@ -194,6 +195,15 @@ def resolve_model(reference: str, workspace: Workspace, name: str = "r1kit") -> 
     if found is None:
         raise ValueError(f"there is no model {reference!r} here; {_known(entries, name)}")
     return found
+
+
+def family_of(reference: str, default: str) -> str:
+    """The name that a model's environments share: `r1kit` for `r1kit-staging/3`; `default` for other references."""
+    full_name = re.split("[/@]", reference)[0]
+    for environment in ENVIRONMENTS:
+        if full_name.endswith(f"-{environment}"):
+            return full_name.removesuffix(f"-{environment}")
+    return default
 
 
 def registered(entries: Sequence[Recorded], name: str, resolved: ResolvedModel) -> ResolvedModel | None:

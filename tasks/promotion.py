@@ -17,7 +17,15 @@ from tasks.approvals import approvers_file
 from tasks.artifacts import Artifact, fault
 from tasks.gates import Gate, Question, check_gates
 from tasks.ledger import Edge, Entry, Head, Ledger, LedgerMoved, Recorded, open_ledger
-from tasks.lineage import Environment, ResolvedModel, from_version, history, registered, resolve_model
+from tasks.lineage import (
+    Environment,
+    ResolvedModel,
+    family_of,
+    from_version,
+    history,
+    registered,
+    resolve_model,
+)
 from tasks.register import Copies, copy_model, create_version, ensure_registered_model
 from tasks.signing import key_digest, signature_fault
 from tasks.store import fetch
@@ -28,6 +36,10 @@ if TYPE_CHECKING:
     from r1kit.config import PromotionConfig
 
 PROMOTED: tuple[Environment, ...] = ("staging", "production")
+
+
+class Busy(ValueError):
+    """Another command is changing the environments."""
 
 
 class PromotionRefused(ValueError):
@@ -69,7 +81,7 @@ def promote(
     """
     if to not in PROMOTED:
         raise ValueError(f"{to!r} is not an environment to promote to; there are {' and '.join(PROMOTED)}")
-    ledger = open_ledger(workspace)
+    ledger, name = open_ledger(workspace), family_of(reference, name)
     seen = history(ledger.entries(), name, to)
     with environment_lock(workspace):
         recover(workspace, name)
@@ -151,7 +163,7 @@ def rollback(
 
 @contextlib.contextmanager
 def environment_lock(workspace: Workspace) -> Iterator[None]:
-    """Held by the one command that changes environments. Raises ValueError where another holds it."""
+    """Held by the one command that changes environments. Raises `Busy` where another holds it."""
     workspace.root.mkdir(parents=True, exist_ok=True)
     with (workspace.root / "environments.lock").open("a") as stream:
         try:
@@ -218,7 +230,7 @@ def _question(
     name: str,
     approvers: Path | None,
 ) -> Question:
-    entries = ledger.entries()
+    entries, name = ledger.entries(), family_of(reference, name)
     model = registered(entries, name, resolve_model(reference, workspace, name))
     if model is None:
         raise ValueError(

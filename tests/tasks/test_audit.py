@@ -1,0 +1,145 @@
+"""The audit names everything back to base and notices every alteration."""
+
+import io
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tasks.approvals import approve
+from tasks.artifacts import local_path
+from tasks.audit import AuditReport, audit, touched_by
+from tasks.audit_view import render
+from tasks.ledger import open_ledger
+from tasks.lineage import resolve_model
+from tasks.promotion import promote, rollback
+from tasks.register import register
+from tasks.tracking import client_of
+from tasks.workspace import Workspace
+from tests.tasks.recipe import Recipe, approver
+
+
+SETTINGS: Any = SimpleNamespace(approvals={"staging": 1, "production": 0}, floors={}, max_regression=0.02)
+"""Of promotion: one approval to staging, none to production."""
+
+
+@pytest.fixture
+def staged(tracked: Workspace, tmp_path: Path) -> Workspace:
+    """A workspace whose staging and production hold an approved model."""
+    key = approver(tmp_path)
+    shutil.copy(tmp_path / "approvers", tracked.root / "approvers")
+    Recipe(tracked).make()
+    register(tracked, run="run-1")
+    approve(tracked, "r1", "staging", approver="alice@example.org", key=key)
+    for to in ("staging", "production"):
+        promote(tracked, "r1", to, settings=SETTINGS)
+    return tracked
+
+
+def text(report: AuditReport) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(render(report))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_sound_model_is_told_back_to_base(staged: Workspace) -> None:
+    report = audit(staged, "production")
+    assert report.sound, report.problems
+    assert [step.title for step in report.steps] == ["base", "data", "prefer → r1"]
+    assert report.steps[2].inputs.keys() == {"model", "problems"} and report.steps[2].config == {"steps": 1}
+    assert [record.kind for record in report.data] == ["problems"] and report.data[0].validated
+    assert report.signature == "verified" and report.holds == ("staging", "production")
+    assert [(a.approver, a.environment, a.fault) for a in report.approvals] == [
+        ("alice@example.org", "staging", None)
+    ]
+    assert [place.what for place in report.places] == [
+        "registered as r1kit-candidate/1", "promoted to r1kit-staging/1", "promoted to r1kit-production/1",
+    ]  # fmt: skip
+    assert report.evaluation["arithmetic"] == {"n": 200, "score": 0.8}
+    shown = text(report)
+    for word in ("sound", "prefer → r1", "problems", "validated", "alice@example.org", "signature verified"):
+        assert word in shown
+    assert AuditReport.model_validate_json(report.model_dump_json()) == report
+
+
+@pytest.mark.parametrize(
+    ("what", "problem"),
+    [
+        ("model", "the model: .* was altered"),
+        ("data", "data: .*problems.parquet was altered"),
+        ("parent", "base: .*base was altered"),
+        ("ledger", "does not follow from"),
+        ("approvers", "approvals cannot be verified"),
+        ("key", "the signature does not hold"),
+    ],
+)
+def test_every_alteration_is_found(staged: Workspace, what: str, problem: str) -> None:
+    model = local_path(resolve_model("production", staged).artifact.uri)
+    assert model is not None
+    made = staged.root / "made" / "run-1"
+    {
+        "model": lambda: (model / "config.json").write_text("{ }"),
+        "data": lambda: (made / "problems.parquet").write_text("other"),
+        "parent": lambda: (made / "base" / "extra").write_text(""),
+        "ledger": lambda: _append(staged.ledger_dir / "00000004.json", " "),
+        "approvers": lambda: (staged.root / "approvers").unlink(),
+        "key": lambda: shutil.rmtree(staged.keys_dir),
+    }[what]()
+    report = audit(staged, "production")
+    assert any(re.search(problem, line) for line in report.problems), report.problems
+    assert "problems" in text(report)
+
+
+def test_a_cut_off_ledger_is_found(staged: Workspace) -> None:
+    last = open_ledger(staged).head().sequence
+    for sequence in (last, last - 1, last - 2):
+        (staged.ledger_dir / f"{sequence:08d}.json").unlink()
+    assert open_ledger(staged).verify() == []
+    assert any(
+        "r1kit-production/1 was made after ledger entry" in line for line in audit(staged, "r1").problems
+    )
+
+
+def test_aliases_follow_the_ledger(staged: Workspace) -> None:
+    client = client_of(staged)
+    client.delete_registered_model_alias("r1kit-production", "current")
+    assert audit(staged, "r1").repaired == ("r1kit-production@current was unset, is 1 by the ledger",)
+    assert str(client.get_registered_model("r1kit-production").aliases["current"]) == "1"
+
+
+def test_an_unregistered_model_is_told_too(workspace: Workspace) -> None:
+    Recipe(workspace).make(validated=False)
+    report = audit(workspace, "r1")
+    assert report.signature == "none" and report.name == ""
+    assert report.problems == ("problems: never validated as these bytes",)
+    assert "never registered" in text(report)
+
+
+def test_which_models_a_data_set_touches(staged: Workspace) -> None:
+    digest = audit(staged, "r1").data[0].digest
+    touched = touched_by(staged, digest[:20])
+    assert touched == ["r1 of run run-1", "r1kit-candidate/1", "r1kit-staging/1", "r1kit-production/1"]
+    with pytest.raises(ValueError, match="knows no artifact"):
+        touched_by(staged, "ffff")
+
+
+def test_rolling_back_is_told(staged: Workspace) -> None:
+    old = audit(staged, "r1").digest
+    Recipe(staged, "run-2").make(weights="newer")
+    register(staged, run="run-2")
+    free: Any = SimpleNamespace(approvals={"staging": 0}, floors={}, max_regression=0.02)
+    promote(staged, "r1", "staging", settings=free)
+    rollback(staged, "staging", actor="bob")
+    newer, older = audit(staged, "r1"), audit(staged, "staging")
+    assert older.digest == old and older.holds == ("staging", "production")
+    assert newer.holds == () and newer.sound, newer.problems
+    assert newer.places[-1].what == "rolled back from staging in favour of r1kit-staging/1"
+    assert newer.places[-1].who == "bob"
+
+
+def _append(path: Path, extra: str) -> None:
+    path.write_text(path.read_text() + extra)
