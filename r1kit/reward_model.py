@@ -1,24 +1,378 @@
 """Reward models for preference RL: helpfulness from pairs, harmlessness from single responses."""
 
-from pydantic import Field
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
+import torch
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
+
+from r1kit import checkpoint, random
+from r1kit.engine import Engine, Log, learning_rate, micro_batches
+from r1kit.models import load_tokenizer
+from r1kit.rows import PreferencePair
 from r1kit.schema import Section
+from r1kit.statistics import agreement, calibration_error, clustered_share, correlation
+
+Kind = Literal["helpful", "harmless"]
+"""`helpful` compares pairs and reads the final summary only; `harmless` judges one response and reads all of it
+(arXiv 2501.12948, section 2.3.4)."""
+_WEIGHTS, _CARD = "model.safetensors", "reward_model.json"
+_FINAL_RATIO = 0.1
 
 
 class RewardModelConfig(Section):
     """One reward-model training (arXiv 2501.12948, supplementary B.3: 6e-6, batch 256, one epoch)."""
 
     learning_rate: float = Field(6e-6, gt=0)
-    """Peak learning rate, decayed linearly."""
+    """Peak learning rate, decayed linearly to a tenth."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps of linear warm-up."""
     epochs: float = Field(1.0, gt=0)
     """Passes over the pairs."""
     max_steps: int | None = Field(None, gt=0)
     """Most optimizer steps."""
     batch_size: int = Field(256, gt=0)
-    """Pairs (or responses) in a step."""
+    """Pairs in a step."""
     max_length_tokens: int = Field(8192, gt=1)
     """Longer texts are cut at the left."""
+    micro_batch_tokens: int = Field(16384, gt=0)
+    """Most padded tokens in one forward pass."""
+    weight_decay: float = Field(0.0, ge=0)
+    """AdamW weight decay."""
+    adam_betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW moment decays."""
     max_gradient_norm: float = Field(1.0, gt=0)
     """Gradients are clipped to this norm."""
     checkpoint_every_steps: int = Field(50, gt=0)
     """Steps between checkpoints."""
+
+
+class RewardModel(nn.Module):
+    """A decoder without its language-model head, and one number read off the last token's hidden state."""
+
+    def __init__(self, backbone: PreTrainedModel, learned_bias: bool) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.config.hidden_size, 1, dtype=torch.float32)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        # A comparison is blind to the bias: its gradient is rounding noise, which Adam would blow up to full steps.
+        self.head.bias.requires_grad_(learned_bias)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.head.weight.device
+
+    def forward(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        """[rows] scores of token sequences, padded on the right; causal attention keeps the padding out."""
+        width = max(map(len, texts))
+        ids = torch.tensor([[*text, *([0] * (width - len(text)))] for text in texts], device=self.device)
+        last = torch.tensor([len(text) - 1 for text in texts], device=self.device)
+        hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state  # [rows, width, hidden]
+        return self.head(hidden[torch.arange(len(texts), device=self.device), last].float()).squeeze(1)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Token ids of two responses in random order, and whether the first is the preferred one."""
+
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    first_preferred: bool
+
+
+class Judge:
+    """A trained reward model with what it needs to read text."""
+
+    def __init__(
+        self, model: RewardModel, tokenizer: PreTrainedTokenizerBase, kind: Kind, max_length_tokens: int
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.kind: Kind = kind
+        self.max_length_tokens = max_length_tokens
+
+    def score(
+        self,
+        prompts: Sequence[str],
+        completions: Sequence[str],
+        opens_think: bool = False,
+        micro_batch_tokens: int = 16384,
+    ) -> list[float]:
+        """How good each completion is, as the log-odds of being preferred (to an average training response) or
+        of being harmless; a sigmoid of it lies in (0, 1)."""
+        texts = [
+            encode(self.tokenizer, self.kind, prompt, completion, self.max_length_tokens, opens_think)
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        return score_tokens(self.model, texts, micro_batch_tokens)
+
+    def save(self, directory: Path, metrics: Mapping[str, float] | None = None) -> None:
+        """Write weights as safetensors, everything else as JSON."""
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {
+            name: tensor.detach().contiguous().clone() for name, tensor in self.model.state_dict().items()
+        }
+        save_file(tensors, directory / _WEIGHTS)
+        self.model.backbone.config.save_pretrained(directory)
+        self.tokenizer.save_pretrained(directory)
+        card = {
+            "kind": self.kind,
+            "max_length_tokens": self.max_length_tokens,
+            "metrics": dict(metrics or {}),
+        }
+        (directory / _CARD).write_text(json.dumps(card, indent=2, sort_keys=True) + "\n")
+
+
+def load(directory: Path) -> Judge:
+    """Read back what `Judge.save` wrote, offline.
+
+    Raises:
+        ValueError: where a file is missing.
+    """
+    for name in (_CARD, _WEIGHTS, "config.json"):
+        if not (directory / name).is_file():
+            raise ValueError(
+                f"{directory} is not a reward model: {name} is missing; run the stage reward_models again"
+            )
+    card = json.loads((directory / _CARD).read_text())
+    backbone = AutoModel.from_config(AutoConfig.from_pretrained(directory, local_files_only=True))
+    model = RewardModel(backbone, learned_bias=card["kind"] == "harmless")
+    tensors = load_file(directory / _WEIGHTS)
+    model.to(next(tensor.dtype for name, tensor in tensors.items() if name.startswith("backbone.")))
+    model.head.float()
+    model.load_state_dict(tensors)
+    return Judge(model.eval(), load_tokenizer(directory), card["kind"], card["max_length_tokens"])
+
+
+def reads(kind: Kind, completion: str, opens_think: bool = False) -> str:
+    """The part of a completion that this kind of model looks at."""
+    from r1kit import chat
+
+    return chat.parse(completion, opens_think).summary if kind == "helpful" else completion
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Kind,
+    prompt: str,
+    completion: str,
+    max_length_tokens: int,
+    opens_think: bool = False,
+) -> tuple[int, ...]:
+    """Token ids of prompt, what is read of the completion, and the end token; the last ones, where too long."""
+    from r1kit import chat
+
+    ids, _ = chat.training_ids(tokenizer, prompt, reads(kind, completion, opens_think))
+    return tuple(ids[-max_length_tokens:])
+
+
+@torch.no_grad()
+def score_tokens(
+    model: RewardModel, texts: Sequence[tuple[int, ...]], micro_batch_tokens: int
+) -> list[float]:
+    """Scores of token sequences; equal ones are computed once."""
+    model.eval()
+    unique = list(dict.fromkeys(texts))
+    scores: dict[tuple[int, ...], float] = {}
+    for batch in micro_batches([len(text) for text in unique], micro_batch_tokens):
+        values = model([unique[row] for row in batch]).tolist()
+        scores |= {unique[row]: value for row, value in zip(batch, values, strict=True)}
+    return [scores[text] for text in texts]
+
+
+def train(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[PreferencePair],
+    config: RewardModelConfig,
+    *,
+    kind: Kind,
+    seed: int,
+    checkpoints: Path,
+    log: Log,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Judge, dict[str, float]]:
+    """Train a reward model on the pairs of its route, starting from a copy of the policy's body.
+
+    `helpful`: the Bradley-Terry loss -log sigmoid(preferred - other), the order within a pair random
+    (arXiv 2501.12948, section 2.3.4). `harmless`: each response alone, binary cross-entropy, the preferred one
+    harmless. Killed at any instant and called again with the same arguments, it ends in the same bits.
+
+    Args:
+        policy: left as it is.
+        pairs: rows of any route; those with split `heldout` only measure.
+        checkpoints: folder that survives kills.
+
+    Returns:
+        The judge, and its figures on held-out pairs (see `assess`).
+
+    Raises:
+        ValueError: without pairs to train on or to measure with, or where the loss is not finite.
+    """
+    train_pairs = _encoded([p for p in pairs if p.split == "train"], tokenizer, kind, config, seed)
+    heldout = _encoded([p for p in pairs if p.split == "heldout"], tokenizer, kind, config, seed)
+    for name, part in (("train", train_pairs), ("heldout", heldout)):
+        if not part:
+            raise ValueError(
+                f"no preference pair has route {kind!r} and split {name!r}: add a source of such pairs"
+            )
+    model = RewardModel(
+        copy.deepcopy(policy.base_model).requires_grad_(True), learned_bias=kind == "harmless"
+    )
+    model.to(policy.device)
+    total = num_steps(len(train_pairs), config)
+    engine = Engine(model, config)
+    order = random.Order(len(train_pairs), seed, "reward_model", kind)
+    done, loss = 0, math.nan
+    if saved := checkpoint.latest(checkpoints, say):
+        engine.load(saved.tensors)
+        done, loss = saved.step, saved.state["loss"]
+        say(f"goes on after step {done} of {total}")
+    model.train()
+    for step in range(done, total):
+        batch = [train_pairs[row] for row in order.take(step * config.batch_size, config.batch_size)]
+        loss, right = accumulate(model, batch, kind, config.micro_batch_tokens)
+        rate = learning_rate(step, total, config.learning_rate, config.warmup_steps, "linear", _FINAL_RATIO)
+        norm = engine.step(rate)
+        if not math.isfinite(norm) or not math.isfinite(loss):
+            raise ValueError(
+                f"the loss at step {step + 1} is {loss}, its gradient norm {norm}: lower learning_rate"
+            )
+        log(step + 1, total, {"loss": loss, "agreement": right, "gradient_norm": norm, "learning_rate": rate})
+        if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < total:
+            checkpoint.save(checkpoints, step + 1, engine.tensors(), {"loss": loss})
+    model.eval()
+    if kind == "helpful":
+        _centre(model, train_pairs, config.micro_batch_tokens)
+    judge = Judge(model, tokenizer, kind, config.max_length_tokens)
+    metrics = {"steps": float(total), "num_train_pairs": float(len(train_pairs)), "final_loss": loss}
+    metrics |= assess(model, heldout, kind, config.micro_batch_tokens)
+    known = {frozenset((pair.first, pair.second)) for pair in train_pairs}
+    unseen = [frozenset((pair.first, pair.second)) not in known for pair in heldout]
+    return judge, metrics | {"heldout_unseen_share": sum(unseen) / len(unseen)}
+
+
+def num_steps(num_pairs: int, config: RewardModelConfig) -> int:
+    """Optimizer steps of a training over so many pairs."""
+    steps = max(1, math.ceil(num_pairs * config.epochs / config.batch_size))
+    return min(steps, config.max_steps or steps)
+
+
+def _encoded(
+    pairs: Sequence[PreferencePair],
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Kind,
+    config: RewardModelConfig,
+    seed: int,
+) -> list[_Pair]:
+    """The pairs of a route as tokens, the order within each drawn from (seed, id)."""
+    result: list[_Pair] = []
+    for pair in pairs:
+        if pair.route != kind:
+            continue
+        chosen, rejected = (
+            encode(tokenizer, kind, pair.prompt, text, config.max_length_tokens)
+            for text in (pair.chosen, pair.rejected)
+        )
+        swap = random.derive_seed(seed, "pair order", pair.id) % 2 == 1
+        result.append(_Pair(rejected, chosen, False) if swap else _Pair(chosen, rejected, True))
+    return result
+
+
+def accumulate(
+    model: RewardModel, batch: Sequence[_Pair], kind: Kind, micro_batch_tokens: int
+) -> tuple[float, float]:
+    """Gradients of the mean loss over a batch, whatever the micro-batches; texts that recur are computed once.
+
+    Returns:
+        The mean loss, and the share of pairs whose preferred response scored higher.
+    """
+    total = right = 0.0
+    sizes = [max(len(pair.first), len(pair.second)) for pair in batch]
+    for rows in micro_batches(sizes, max(1, micro_batch_tokens // 2)):
+        chosen = [batch[row] for row in rows]
+        texts = list(dict.fromkeys(text for pair in chosen for text in (pair.first, pair.second)))
+        place = {text: index for index, text in enumerate(texts)}
+        scores = model(texts)
+        first = scores[[place[pair.first] for pair in chosen]]
+        second = scores[[place[pair.second] for pair in chosen]]
+        target = torch.tensor([float(pair.first_preferred) for pair in chosen], device=scores.device)
+        loss = _loss(first, second, target, kind).sum() / len(batch)
+        loss.backward()
+        total += float(loss.detach())
+        sign = 2 * target - 1
+        right += float((((first - second).detach() * sign).sign() + 1).sum()) / 2
+    return total, right / len(batch)
+
+
+def _loss(first: Tensor, second: Tensor, first_preferred: Tensor, kind: Kind) -> Tensor:
+    """[pairs] losses: comparison for `helpful`, mean of both responses' cross-entropies for `harmless`."""
+    entropy = functional.binary_cross_entropy_with_logits
+    if kind == "helpful":
+        return entropy(first - second, first_preferred, reduction="none")
+    alone = entropy(first, first_preferred, reduction="none") + entropy(
+        second, 1 - first_preferred, reduction="none"
+    )
+    return alone / 2
+
+
+@torch.no_grad()
+def _centre(model: RewardModel, pairs: Sequence[_Pair], micro_batch_tokens: int) -> None:
+    """Set the bias, which comparisons leave open, so that the mean training response scores zero."""
+    texts = [text for pair in pairs for text in (pair.first, pair.second)]
+    scores = score_tokens(model, texts, micro_batch_tokens)
+    model.head.bias -= math.fsum(scores) / len(scores)
+
+
+def assess(
+    model: RewardModel, pairs: Sequence[_Pair], kind: Kind, micro_batch_tokens: int
+) -> dict[str, float]:
+    """Figures on held-out pairs.
+
+    Returns:
+        `agreement` with its 95 % interval: share of pairs whose preferred response scores higher.
+        `calibration_error`, `log_loss`: of the predicted probability that the first response is the preferred
+        one, or (`harmless`) that a response is harmless.
+        `length_correlation` of score and tokens; `length_agreement`: what always preferring the longer one would
+        reach; `agreement_shorter`: agreement where the preferred one is the shorter. A model whose agreement is
+        that of length alone, and low where length misleads, has learned length.
+    """
+    first = score_tokens(model, [pair.first for pair in pairs], micro_batch_tokens)
+    second = score_tokens(model, [pair.second for pair in pairs], micro_batch_tokens)
+    sides = [(pair.first_preferred, a, b) for pair, a, b in zip(pairs, first, second, strict=True)]
+    right = agreement([a if up else b for up, a, b in sides], [b if up else a for up, a, b in sides]).tolist()
+    lengths = [(len(pair.first), len(pair.second)) for pair in pairs]
+    better = [(x, y) if pair.first_preferred else (y, x) for pair, (x, y) in zip(pairs, lengths, strict=True)]
+    share = clustered_share(right, 1)
+    if kind == "helpful":
+        logits, outcomes = [a - b for a, b in zip(first, second, strict=True)], [up for up, _, _ in sides]
+    else:
+        logits, outcomes = first + second, [up for up, _, _ in sides] + [not up for up, _, _ in sides]
+    log_odds = torch.tensor(logits, dtype=torch.float64)
+    target = torch.tensor(outcomes, dtype=torch.float64)
+    metrics = {
+        "agreement": share.value,
+        "agreement_low": share.low,
+        "agreement_high": share.high,
+        "num_heldout_pairs": float(len(pairs)),
+        "margin": sum(a - b if up else b - a for up, a, b in sides) / len(pairs),
+        "log_loss": float(functional.binary_cross_entropy_with_logits(log_odds, target)),
+        "calibration_error": calibration_error(log_odds.sigmoid().tolist(), outcomes),
+        "length_correlation": correlation(first + second, [x for x, _ in lengths] + [y for _, y in lengths]),
+        "length_agreement": float(agreement([x for x, _ in better], [y for _, y in better]).mean()),
+    }
+    if kind == "harmless":
+        metrics["accuracy"] = float(((log_odds > 0) == (target > 0.5)).double().mean())
+    shorter = [value for value, (x, y) in zip(right, better, strict=True) if x < y]
+    return metrics | ({"agreement_shorter": sum(shorter) / len(shorter)} if shorter else {})
