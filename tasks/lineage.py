@@ -22,6 +22,7 @@ MODEL_NAMES = {
     "reason": "dev2",
     "refine": "dev3",
     "prefer": "r1",
+    "rl_student": "rl-student",
 }
 """What people call the model that a stage makes. Other stages' models are `<stage>-<instance>`."""
 

@@ -22,7 +22,6 @@ from tasks.tracking import client_of
 from tasks.workspace import Workspace
 from tests.tasks.recipe import Recipe, approver
 
-
 SETTINGS: Any = SimpleNamespace(approvals={"staging": 1, "production": 0}, floors={}, max_regression=0.02)
 """Of promotion: one approval to staging, none to production."""
 

@@ -5,14 +5,15 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from r1kit.config import PromotionConfig
 from tasks import promotion
 from tasks.approvals import approve
 from tasks.artifacts import local_path
+from tasks.audit import audit
 from tasks.ledger import Ledger, open_ledger
 from tasks.lineage import history, resolve_model
 from tasks.promotion import PromotionRefused, promote, rollback
@@ -23,8 +24,10 @@ from tasks.workspace import Workspace
 from tests.tasks.recipe import BENCHMARK, Recipe, approver
 
 ALICE = "alice@example.org"
-FREE = PromotionConfig.model_validate({"approvals": {"staging": 0, "production": 0}})
-STRICT = PromotionConfig.model_validate({})
+# Settings as r1kit.config.PromotionConfig has them, without importing all that it configures.
+FREE: Any = SimpleNamespace(approvals={"staging": 0, "production": 0}, floors={}, max_regression=0.02)
+STRICT: Any = SimpleNamespace(approvals={"staging": 1, "production": 1}, floors={}, max_regression=0.02)
+FLOORS: Any = SimpleNamespace(**{**vars(FREE), "floors": {BENCHMARK: 0.6, "other": 0.1}})
 
 
 class Killed(BaseException):
@@ -41,9 +44,7 @@ def aliases(workspace: Workspace, environment: str) -> dict[str, str]:
     return {alias: str(version) for alias, version in found.items()}
 
 
-def refused(
-    workspace: Workspace, to: Any = "staging", settings: PromotionConfig = FREE, **options: Any
-) -> str:
+def refused(workspace: Workspace, to: Any = "staging", settings: Any = FREE, **options: Any) -> str:
     with pytest.raises(PromotionRefused) as caught:
         promote(workspace, "r1", to, settings=settings, **options)
     assert history(open_ledger(workspace).entries(), "r1kit", to) == []
@@ -123,8 +124,7 @@ def test_an_altered_ledger_is_refused(tracked: Workspace) -> None:
 
 def test_floors(tracked: Workspace) -> None:
     candidate(tracked, correct=0.5)
-    floors = FREE.model_copy(update={"floors": {BENCHMARK: 0.6, "other": 0.1}})
-    message = refused(tracked, settings=floors)
+    message = refused(tracked, settings=FLOORS)
     assert f"floor: pass@1 on {BENCHMARK} is 0.500 (n = 200), wanted at least 0.600" in message
     assert "it was not evaluated on other" in message
 
@@ -171,9 +171,8 @@ def test_a_killed_promotion_is_finished_or_undone(
             patch.setattr(where, name, kill)
         promote(tracked, "r1", "staging", settings=FREE)
 
-    with promotion.environment_lock(tracked):
-        promotion.recover(tracked)
-        promotion.project_aliases(tracked)
+    report = audit(tracked, "candidate")
+    assert report.sound and report.repaired
     entries = open_ledger(tracked).entries()
     assert promotion.unfinished(entries) == []
     assert len(history(entries, "r1kit", "staging")) == (1 if finished else 0)
