@@ -1,5 +1,6 @@
 """Model directories: making a tiny Llama, loading, saving."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +14,14 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from r1kit.random import derive_seed
 from r1kit.schema import Section
+
+logging.disable_progress_bar()  # a stage shows its own
+# Saving makes transformers import DeepSpeed, which warns unless it is told what it would have found anyway.
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
 
 
 class ScratchConfig(Section):
@@ -66,11 +72,11 @@ def make_llama(shape: ScratchConfig, tokenizer: PreTrainedTokenizerBase, seed: i
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        return LlamaForCausalLM(config)
+        return LlamaForCausalLM(config).to(device())
 
 
 def load(directory: Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model directory's model and tokenizer, offline.
+    """A model directory's model, on the GPU where there is one, and its tokenizer; offline.
 
     Raises:
         ValueError: where the directory lacks the model or the tokenizer.
@@ -79,7 +85,12 @@ def load(directory: Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreT
     if not (directory / "config.json").is_file():
         raise ValueError(f"{directory} is not a model directory: config.json is missing; give one that transformers saved")
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
-    return model.eval(), tokenizer
+    return model.to(device()).eval(), tokenizer
+
+
+def device() -> torch.device:
+    """Where models live: the first GPU, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
