@@ -13,7 +13,7 @@ from typing import Any
 from r1kit.schema import Section
 from tasks import sshsig
 from tasks.approvals import approvals_of, approvers_file, submitters
-from tasks.artifacts import Artifact, fault
+from tasks.artifacts import Artifact, fault, verify
 from tasks.evidence import extract_scores, training_data
 from tasks.ledger import Entry, Ledger, Recorded, open_ledger
 from tasks.lineage import (
@@ -35,7 +35,9 @@ from tasks.lineage import (
 from tasks.promotion import Busy, environment_lock, project_aliases, recover, unfinished
 from tasks.signing import signature_fault
 from tasks.store import fetch
-from tasks.workspace import Workspace
+from tasks.workspace import REPOSITORY, Workspace
+
+DVC_CACHE = REPOSITORY / ".dvc" / "cache"
 
 
 class DataRecord(Section):
@@ -253,15 +255,31 @@ def _data_record(
         ),
         None,
     )
+    found, wrong = whereabouts(artifact)
     return DataRecord(
         kind=artifact.kind,
         digest=artifact.digest,
-        uri=artifact.uri,
-        fault=fault(artifact) if artifact.path else None,
+        uri=found.uri,
+        fault=wrong,
         sources=tuple(data_sources(_document(workspace, manifest), artifact.kind)),
         validated=verdict[0].time if verdict else None,
         verdict=data_verdict(_document(workspace, verdict[1]) if verdict else {}, artifact.kind),
     )
+
+
+def whereabouts(artifact: Artifact, cache: Path = DVC_CACHE) -> tuple[Artifact, str | None]:
+    """An artifact where its bytes are still found, or as recorded with what is wrong with it.
+
+    Newer data sets replace older ones in their place; DVC's cache keeps the older bytes under their own hash.
+    """
+    wrong = fault(artifact) if artifact.path else None
+    if wrong and cache.is_dir():
+        for file in cache.rglob("*"):
+            if file.is_file() and file.stat().st_size == artifact.size_bytes:
+                kept = artifact.model_copy(update={"uri": file.resolve().as_uri()})
+                if verify(kept):
+                    return kept, None
+    return artifact, wrong
 
 
 def data_sources(manifest: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -279,7 +297,7 @@ def _document(workspace: Workspace, artifact: Artifact | None) -> dict[str, Any]
     if artifact is None:
         return {}
     try:
-        found = json.loads(fetch(artifact, workspace).read_text())
+        found = json.loads(fetch(whereabouts(artifact)[0], workspace).read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -309,7 +327,7 @@ def _step_record(entries: Sequence[Recorded], step: Recorded) -> StepRecord:
         prefect_run_id=facts.get("prefect_run_id", ""),
         inputs={edge.role: edge.artifact.digest for edge in entry.inputs},
         outputs={edge.role: edge.artifact.digest for edge in entry.outputs},
-        faults=tuple(reason for artifact in outputs if artifact.path and (reason := fault(artifact))),
+        faults=tuple(reason for artifact in outputs if (reason := whereabouts(artifact)[1])),
     )
 
 

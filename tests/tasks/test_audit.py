@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from tasks.approvals import approve
-from tasks.artifacts import local_path
-from tasks.audit import AuditReport, audit, touched_by
+from tasks.artifacts import describe, local_path
+from tasks.audit import AuditReport, audit, touched_by, whereabouts
 from tasks.audit_view import render
 from tasks.ledger import open_ledger
 from tasks.lineage import resolve_model
@@ -124,6 +124,20 @@ def test_which_models_a_data_set_touches(staged: Workspace) -> None:
     assert touched == ["r1 of run run-1", "r1kit-candidate/1", "r1kit-staging/1", "r1kit-production/1"]
     with pytest.raises(ValueError, match="knows no artifact"):
         touched_by(staged, "ffff")
+
+
+def test_replaced_data_are_found_in_the_cache(tmp_path: Path) -> None:
+    place, cache = tmp_path / "problems.parquet", tmp_path / "cache" / "ab"
+    cache.mkdir(parents=True)
+    (cache / "cdef").write_text("old")
+    (cache / "0123").write_text("odd")
+    place.write_text("old")
+    old = describe(place, "problems")
+    assert whereabouts(old, tmp_path / "cache") == (old, None)
+    place.write_text("new")
+    found, wrong = whereabouts(old, tmp_path / "cache")
+    assert found.path == cache / "cdef" and wrong is None
+    assert "was altered" in str(whereabouts(old, tmp_path / "none")[1])
 
 
 def test_rolling_back_is_told(staged: Workspace) -> None:
