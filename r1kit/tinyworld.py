@@ -111,7 +111,7 @@ def _spelled(entry: dict[str, Any]) -> bool:
 
 
 TASKS = (
-    _Task("chain_sum", {"min_terms": 4, "max_terms": 6, "min_digits": 1, "max_digits": 1}, _sum_chain),
+    _Task("chain_sum", {"min_terms": 4, "max_terms": 5, "min_digits": 1, "max_digits": 1}, _sum_chain),
     _Task("letter_counting", {"min_words": 2, "max_words": 3}, _letter_chain, _spelled),
 )
 
@@ -171,7 +171,7 @@ def preferences(seed: int, limit: int, heldout_share: float = 0.2) -> Iterator[P
 
 
 def pretrain(
-    seed: int, limit: int, early_chain_share: float = 0.85, late_chain_share: float = 0.15, late_from: float = 0.7
+    seed: int, limit: int, early_chain_share: float = 0.85, late_chain_share: float = 0.15, late_from: float = 0.75
 ) -> Iterator[SftRow]:
     """What the base learns from, in this order: first mostly chains in any language, then mostly direct answers.
 
