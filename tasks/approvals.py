@@ -128,8 +128,8 @@ def approve(
 
 
 def submitters(entries: Sequence[Recorded], model: ResolvedModel) -> frozenset[str]:
-    """Everybody who ever submitted these bytes."""
-    of_model = (r for r in entries if r.entry.kind == "registration")
+    """Everybody who had these bytes registered; a later run that only found them registered does not count."""
+    of_model = (r for r in entries if r.entry.kind == "registration" and r.entry.status == "done")
     return frozenset(
         str(r.entry.facts["submitter"])
         for r in of_model
