@@ -24,6 +24,10 @@ FILE_KEYS = (DEFAULT_PROFILE, DEFAULTS, PROFILES)
 class _Loader(yaml.SafeLoader):
     """YAML as people mean it: `3e-6` is a number."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.checked: set[int] = set()
+
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
@@ -134,13 +138,12 @@ def _build(loader: _Loader, node: yaml.Node, place: Place, path: Path, origins: 
     """The value of a node; notes the line of everything in it."""
     origins.setdefault(place, f"{path}, line {node.start_mark.line + 1}")
     if isinstance(node, yaml.MappingNode):
+        _refuse_twice(loader, node, place, path)
         loader.flatten_mapping(node)
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = str(loader.construct_object(key_node, deep=True))
             line = key_node.start_mark.line + 1
-            if key in values:
-                raise ValueError(f"{spell((*place, key))} stands twice ({path}, line {line}); remove one")
             origins[(*place, key)] = f"{path}, line {line}"
             values[key] = _build(loader, value_node, (*place, key), path, origins)
         return values
@@ -149,6 +152,20 @@ def _build(loader: _Loader, node: yaml.Node, place: Place, path: Path, origins: 
             _build(loader, child, (*place, number), path, origins) for number, child in enumerate(node.value)
         ]
     return _finite(loader.construct_object(node, deep=True), spell(place), origins[place])
+
+
+def _refuse_twice(loader: _Loader, node: yaml.MappingNode, place: Place, path: Path) -> None:
+    """Raise for a key written twice in one mapping; one that replaces what `<<` brings in is meant."""
+    if id(node) in loader.checked:
+        return  # an alias: its keys and the merged ones now stand together
+    loader.checked.add(id(node))
+    seen: set[str] = set()
+    for key_node, _ in node.value:
+        key = str(loader.construct_object(key_node, deep=True))
+        if key in seen:
+            line = key_node.start_mark.line + 1
+            raise ValueError(f"{spell((*place, key))} stands twice ({path}, line {line}); remove one")
+        seen.add(key)
 
 
 def _finite(value: Any, name: str, origin: str) -> Any:
