@@ -161,7 +161,7 @@ def _refuse_twice(loader: _Loader, node: yaml.MappingNode, place: Place, path: P
     loader.checked.add(id(node))
     seen: set[str] = set()
     for key_node, _ in node.value:
-        key = str(loader.construct_object(key_node, deep=True))
+        key = str(key_node.value)
         if key in seen:
             line = key_node.start_mark.line + 1
             raise ValueError(f"{spell((*place, key))} stands twice ({path}, line {line}); remove one")
