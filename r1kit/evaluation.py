@@ -5,20 +5,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import random
+from r1kit import chat, random
 from r1kit.engine import Log
+from r1kit.rewards import Verdict, language_share
 from r1kit.rows import Problem
 from r1kit.sampler import Completion, SamplingConfig, sample
 from r1kit.schema import Section
 from r1kit.statistics import Interval, bootstrap_mean, clustered_share
-
-if TYPE_CHECKING:
-    from r1kit.rewards import Verdict
 
 ONE_LANGUAGE_SHARE = 0.98
 """A chain is in one language where at least this share of its words is in the prompt's."""
@@ -136,7 +134,7 @@ class Pool(Protocol):
 
     def verify(
         self, problems: Sequence[Problem], completions: Sequence[str], opens_think: bool = False
-    ) -> "Sequence[Verdict]": ...
+    ) -> Sequence[Verdict]: ...
 
 
 Preference = Callable[[Sequence[Problem], Sequence[str]], Sequence[float]]
@@ -189,8 +187,6 @@ def evaluate(
     Raises:
         ValueError: where no problem is left.
     """
-    from r1kit import chat
-
     chosen = _choose(problems, config.max_problems, general=preference is not None)
     started = time.perf_counter()
     groups = sample(
@@ -302,8 +298,6 @@ def consensus(answers: Sequence[str | None], scores: Sequence[float]) -> bool | 
 
 def _consensus(result: _Result) -> bool | None:
     """cons@k of one problem; programs and free text cannot be put to a vote."""
-    from r1kit import chat
-
     if result.problem.verifier in ("code", "none"):
         return None
     answers = [chat.final_answer(completion.text, result.opens_think) for completion in result.completions]
@@ -312,9 +306,6 @@ def _consensus(result: _Result) -> bool | None:
 
 def summarise(results: Sequence[_Result]) -> Scores:
     """The figures over some problems."""
-    from r1kit import chat
-    from r1kit.rewards import language_share
-
     completions = [completion for result in results for completion in result.completions]
     parsed = [chat.parse(c.text, result.opens_think) for result in results for c in result.completions]
     languages = [result.problem.language for result in results for _ in result.completions]

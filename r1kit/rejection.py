@@ -3,16 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from r1kit import chat
+from r1kit.rewards import Verdict, readable
 from r1kit.rows import Problem, SftRow
 from r1kit.sampler import Completion, SamplingConfig
 from r1kit.schema import Section
-
-if TYPE_CHECKING:
-    from r1kit.rewards import Verdict
 
 
 class RejectionConfig(Section):
@@ -78,7 +76,7 @@ class Selection:
 def select(
     problems: Sequence[Problem],
     groups: Sequence[Sequence[Completion]],
-    verdicts: "Sequence[Verdict]",
+    verdicts: Sequence[Verdict],
     *,
     keep_per_prompt: int,
     checkpoint: str,
@@ -121,11 +119,8 @@ def select(
     return Selection(rows, decisions)
 
 
-def _fault(problem: Problem, completion: Completion, verdict: "Verdict", opens_think: bool) -> str:
+def _fault(problem: Problem, completion: Completion, verdict: Verdict, opens_think: bool) -> str:
     """Why a sample is not worth learning from, looked at alone; empty if it is."""
-    from r1kit import chat
-    from r1kit.rewards import readable
-
     if not completion.finished:
         return "cut"
     if verdict.score < 1:
@@ -153,8 +148,6 @@ def _spaceless(text: str) -> str:
 
 def _canonical(text: str, opens_think: bool) -> str:
     """The one spelling of a well-formed response."""
-    from r1kit import chat
-
     parsed = chat.parse(text, opens_think)
     return chat.response((parsed.think or "").strip(), (parsed.answer or "").strip())
 
@@ -173,7 +166,7 @@ def _row(problem: Problem, name: str, prefix: str, text: str) -> SftRow:
 
 
 def _decision(
-    name: str, problem: Problem, checkpoint: str, number: int, verdict: "Verdict", reason: str
+    name: str, problem: Problem, checkpoint: str, number: int, verdict: Verdict, reason: str
 ) -> Decision:
     return Decision(
         row=name,

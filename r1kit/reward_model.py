@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import checkpoint, random
+from r1kit import chat, checkpoint, random
 from r1kit.engine import Engine, Log, learning_rate, micro_batches
 from r1kit.models import load_tokenizer
 from r1kit.rows import PreferencePair
@@ -157,8 +157,6 @@ def load(directory: Path) -> Judge:
 
 def reads(kind: Kind, completion: str, opens_think: bool = False) -> str:
     """The part of a completion that this kind of model looks at."""
-    from r1kit import chat
-
     return chat.parse(completion, opens_think).summary if kind == "helpful" else completion
 
 
@@ -171,8 +169,6 @@ def encode(
     opens_think: bool = False,
 ) -> tuple[int, ...]:
     """Token ids of prompt, what is read of the completion, and the end token; the last ones, where too long."""
-    from r1kit import chat
-
     ids, _ = chat.training_ids(tokenizer, prompt, reads(kind, completion, opens_think))
     return tuple(ids[-max_length_tokens:])
 

@@ -43,7 +43,7 @@ def pairs(route: str, number: int = 160) -> list[PreferencePair]:
                 route=route,
                 rejected=f"{filler} dog",
                 split="heldout" if n % 5 == 0 else "train",
-            )  # fmt: skip
+            )
         )
     return rows
 
