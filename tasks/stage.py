@@ -263,7 +263,7 @@ class StageNotes:
     """The curves and details of a stage, kept by its key so that a resumed or reused stage still has them."""
 
     def __init__(self, key: str, workspace: Workspace) -> None:
-        self.directory = workspace.root / "stages" / key.removeprefix("sha256:")
+        self.directory = workspace.stages_dir / key.removeprefix("sha256:")
         self._stream: Any = None
 
     @property

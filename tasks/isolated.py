@@ -1,0 +1,130 @@
+"""Running a stage's body in a process of its own, so that several run side by side."""
+
+import contextlib
+import ctypes
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from tasks.stage import StageContext, StageOutput, body_of
+
+_PR_SET_PDEATHSIG = 1
+
+
+class StageCrashed(RuntimeError):
+    """A stage's process failed; the message holds the traceback, or how it died."""
+
+
+class Processes:
+    """The processes of stages that run beside the main one.
+
+    They are forked from a server that has torch loaded, so each starts at once; all end with this process.
+    """
+
+    def __init__(self, preload: tuple[str, ...] = ("r1kit.config", "tasks.machine")) -> None:
+        self._context: ForkServerContext = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__, *preload])
+        self._running: set[BaseProcess] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def call(self, stage: str, context: StageContext, threads: int = 1) -> StageOutput:
+        """Run a stage's body in a process with so many torch threads; its log and errors come back here.
+
+        Raises ValueError as the body does; StageCrashed for anything else.
+        """
+        receiving, sending = self._context.Pipe(duplex=False)
+        silent = dataclasses.replace(context, log=_nothing, say=_nothing)
+        process = self._context.Process(
+            target=_child, args=(stage, silent, threads, sending), name=context.name
+        )
+        with self._lock:
+            if self._stopped:
+                raise StageCrashed(f"{context.name} was not started: the run is ending")
+            process.start()
+            self._running.add(process)
+        sending.close()
+        try:
+            return _listen(receiving, context, process)
+        finally:
+            process.kill()
+            process.join()
+            with self._lock:
+                self._running.discard(process)
+
+    def stop(self) -> None:
+        """Kill what runs, and start nothing more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.kill()
+
+
+def _listen(receiving: Connection, context: StageContext, process: BaseProcess) -> StageOutput:
+    """Pass on what the child says until it is done."""
+    while True:
+        try:
+            kind, *content = receiving.recv()
+        except EOFError:
+            process.join()
+            raise StageCrashed(
+                f"the process of {context.name} died ({_death(process.exitcode)}); "
+                "run again to go on from its last checkpoint"
+            ) from None
+        match kind:
+            case "log":
+                context.log(*content)
+            case "say":
+                context.say(*content)
+            case "done":
+                return content[0]
+            case "refused":
+                raise content[0]
+            case "failed":
+                raise StageCrashed(content[0])
+
+
+def _death(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    return f"signal {signal.Signals(-code).name}" + (", perhaps out of memory" if code == -9 else "")
+
+
+def _child(stage: str, context: StageContext, threads: int, sending: Connection) -> None:
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["OMP_NUM_THREADS"] = os.environ["R1_THREADS"] = str(threads)
+    lock = threading.Lock()
+
+    def send(*message: Any) -> None:
+        with lock, contextlib.suppress(BrokenPipeError):
+            sending.send(message)
+
+    def log(step: int, total: int, metrics: Mapping[str, float]) -> None:
+        send("log", step, total, dict(metrics))
+
+    context = dataclasses.replace(context, log=log, say=lambda message: send("say", message))
+    try:
+        send("done", body_of(stage).run(context))
+    except (ValueError, OSError) as error:
+        send("refused", type(error)(*error.args) if isinstance(error, OSError) else ValueError(str(error)))
+    except Exception:  # everything is told to the parent, which knows what to do with it
+        send("failed", traceback.format_exc())
+
+
+def end_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, so that a killed run leaves nothing behind."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _nothing(*_: Any) -> None:
+    """Stands for the callbacks, which cannot be sent to another process."""
