@@ -121,7 +121,7 @@ def _child(stage: str, context: StageContext, threads: int, sending: Connection)
 
 
 def end_with_parent() -> None:
-    """Ask the kernel to kill this process when its parent dies, so that a killed run leaves nothing behind."""
+    """Ask the kernel to kill this process when its parent dies: a killed run leaves nothing behind."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

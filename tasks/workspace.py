@@ -24,7 +24,7 @@ class Workspace:
 
     @property
     def mlflow_uri(self) -> str:
-        """MLflow's tracking and registry address: the server's where the environment names one, else SQLite."""
+        """MLflow's tracking and registry address: the environment's server, else SQLite."""
         return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
 
     @property
