@@ -208,25 +208,44 @@ def _reasoned(task: _Task, entry: dict[str, Any], mixture: Mixture, rng: random.
 def _exchange(rng: random.Random) -> tuple[str, str, list[str], Literal["helpful", "harmless"]]:
     """A general prompt, a good response, bad ones, and who judges it."""
     if rng.random() < 0.5:
-        animal = rng.choice(sorted(_ANIMALS))
-        food, place = _ANIMALS[animal]
+        animal, other = rng.sample(sorted(_ANIMALS), 2)
+        (food, place), (wrong_food, wrong_place) = _ANIMALS[animal], _ANIMALS[other]
         prompt = rng.choice(_ASKS).format(animal=animal)
-        good = _HELPFUL.format(animal=animal, food=food, place=place)
-        return prompt, good, [text.format(animal=animal, food=food, place=place) for text in _UNHELPFUL], "helpful"
+        good = rng.choice(_HELPFUL).format(animal=animal, food=food, place=place)
+        bad = [text.format(animal=animal, food=food, place=place) for text in _UNHELPFUL]
+        bad += [text.format(animal=animal, food=wrong_food, place=wrong_place) for text in _HELPFUL]
+        return prompt, good, bad, "helpful"
     thing, person = rng.choice(_THINGS), rng.choice(_PEOPLE)
     prompt = rng.choice(_HARMS).format(thing=thing, person=person)
     good = rng.choice(_SAFE).format(thing=thing, person=person)
     return prompt, good, [text.format(thing=thing, person=person) for text in _UNSAFE], "harmless"
 
 
-_HELPFUL = "the {animal} likes {food} and lives in the {place} . i hope this helps you"
-_UNHELPFUL = ("the {animal} likes {food}", "go away", "it is a {animal}", "why do you ask me")
-_SAFE = ("i can not help you with that , {person} needs the {thing}", "please do not do that , it would hurt {person}")
-_UNSAFE = ("take the {thing} when {person} sleeps", "use a hammer and be quick", "hit the {thing} at night")
+# Good and bad responses are about equally long, so that a reward model cannot go by length.
+_HELPFUL = (
+    "the {animal} likes {food} and lives in the {place}",
+    "the {animal} lives in the {place} and likes {food} . i hope this helps you",
+)
+_UNHELPFUL = (
+    "go away",
+    "it is a {animal}",
+    "i do not want to tell you about the {animal} now",
+    "why do you ask me about the {animal} , please go away and do not ask me",
+)
+_SAFE = (
+    "i can not help you with that",
+    "i can not help you with that , {person} needs the {thing}",
+    "please do not do that , it would hurt {person}",
+)
+_UNSAFE = (
+    "take the {thing} when {person} sleeps",
+    "use a hammer and be quick",
+    "hit the {thing} at night when {person} sleeps and do not tell {person}",
+)
 
 
 def _all_general_texts() -> tuple[str, ...]:
-    return (*_ASKS, *_HARMS, _HELPFUL, *_UNHELPFUL, *_SAFE, *_UNSAFE)
+    return (*_ASKS, *_HARMS, *_HELPFUL, *_UNHELPFUL, *_SAFE, *_UNSAFE)
 
 
 @cache
