@@ -60,8 +60,7 @@ class Order:
         ]
 
     def _epoch(self, epoch: int) -> np.ndarray:
-        if not self._shuffle:
-            return np.arange(self._num_rows)
         if epoch not in self._epochs:
-            self._epochs = {epoch: generator(*self._seed_parts, "epoch", epoch).permutation(self._num_rows)}
+            shuffled = generator(*self._seed_parts, "epoch", epoch).permutation(self._num_rows)
+            self._epochs = {epoch: shuffled if self._shuffle else np.arange(self._num_rows)}
         return self._epochs[epoch]

@@ -45,8 +45,8 @@ def test_the_tokenizer_knows_every_row_and_gives_it_back() -> None:
 
 def test_the_base_learns_chains_first_and_ends_on_direct_answers() -> None:
     rows = list(tinyworld.pretrain(1, 1000))
-    early = sum("<think>" in row.response for row in rows[:700]) / 700
-    late = sum("<think>" in row.response for row in rows[700:]) / 300
+    early = sum("<think>" in row.response for row in rows[:750]) / 750
+    late = sum("<think>" in row.response for row in rows[750:]) / 250
     assert early > 0.65 and late < 0.25
 
 
