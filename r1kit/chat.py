@@ -121,16 +121,12 @@ def response(think: str | None, answer: str) -> str:
     return block if think is None else f"<think> {think.strip()} </think> {block}"
 
 
-def prompt_text(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None = None
-) -> str:
+def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None = None) -> str:
     """The prompt as the model sees it, up to where its turn begins."""
     return _render(tokenizer, _messages(prompt, system), add_generation_prompt=True)
 
 
-def prompt_ids(
-    tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None = None
-) -> list[int]:
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, system: str | None = None) -> list[int]:
     """The tokens of `prompt_text`."""
     return _ids(tokenizer, prompt_text(tokenizer, prompt, system))
 
@@ -173,11 +169,7 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
         [*_messages("question", None), {"role": "assistant", "content": reply}],
     )
     special = set(tokenizer.all_special_ids)
-    tail = (
-        _ids(tokenizer, rendered[rendered.rindex(reply) + len(reply) :])
-        if reply in rendered
-        else []
-    )
+    tail = _ids(tokenizer, rendered[rendered.rindex(reply) + len(reply) :]) if reply in rendered else []
     found = next((token for token in tail if token in special), tokenizer.eos_token_id)
     if not isinstance(found, int):
         raise ValueError(
@@ -195,13 +187,9 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """
     name = tokenizer.name_or_path
     if not tokenizer.chat_template:
-        raise ValueError(
-            f"the tokenizer {name!r} has no chat template: put a chat_template.jinja beside it"
-        )
+        raise ValueError(f"the tokenizer {name!r} has no chat template: put a chat_template.jinja beside it")
     if _PROBE[0] not in prompt_text(tokenizer, _PROBE[0]):
-        raise ValueError(
-            f"the chat template of {name!r} drops the user's prompt: mend its chat_template.jinja"
-        )
+        raise ValueError(f"the chat template of {name!r} drops the user's prompt: mend its chat_template.jinja")
     reply = response(_PROBE[0], _PROBE[1])
     rendered = _render(
         tokenizer,
@@ -218,9 +206,7 @@ def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
         )
     known = _ids(tokenizer, "<think> </think> <answer> </answer>")
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in known:
-        raise ValueError(
-            f"the tokenizer {name!r} does not know <think> or <answer>: add them to its vocabulary"
-        )
+        raise ValueError(f"the tokenizer {name!r} does not know <think> or <answer>: add them to its vocabulary")
     end_id(tokenizer)
 
 
@@ -234,9 +220,7 @@ def _render(
     messages: list[dict[str, str]],
     add_generation_prompt: bool = False,
 ) -> str:
-    rendered = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=add_generation_prompt
-    )
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
     assert isinstance(rendered, str)
     return rendered
 

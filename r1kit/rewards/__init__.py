@@ -1,7 +1,11 @@
-"""Rules that score a completion, and the workers that run them."""
+"""Rules that score a completion, and the worker processes that run what must not be trusted."""
 
-from r1kit.rewards.pool import VerifierPool, check_gold, gold_response
-from r1kit.rewards.text import format_reward, language_share, readable, repetition_share
+from r1kit.rewards.format import format_reward
+from r1kit.rewards.gold import check_gold, gold_response
+from r1kit.rewards.language import language_share
+from r1kit.rewards.pool import VerifierPool
+from r1kit.rewards.readable import readable
+from r1kit.rewards.repetition import repetition_share
 from r1kit.rewards.verdict import Verdict
 
 __all__ = [

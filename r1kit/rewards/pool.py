@@ -1,4 +1,6 @@
-"""Worker processes that verify answers, each killable, with a deadline for every verdict."""
+"""A pool of worker processes that verify answers, each verdict within a deadline."""
+
+from __future__ import annotations
 
 import json
 import os
@@ -7,100 +9,259 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from r1kit import chat
+from r1kit.rewards import choice, code, gym, math
 from r1kit.rewards.verdict import Verdict
-from r1kit.rows import Problem
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from r1kit.rows import Problem
+
+_START_SECONDS = 120.0
+_MAX_CHUNK = 256
+_MAX_LINE_BYTES = 65536
+_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
 class VerifierPool:
-    """Verifies completions in processes of their own; a crash or a timeout is a verdict, not an exception."""
+    """Verifies completions in processes of their own; a crash or a timeout is a verdict, not an exception.
+
+    Workers start when first needed, stay warm, and end with the pool or with this process, however that ends. Not for
+    use from several threads at once.
+
+    Args:
+        workers: processes a kind of verifier.
+        deadline_seconds: wall time for one verdict.
+    """
 
     def __init__(self, workers: int = 1, deadline_seconds: float = 5.0) -> None:
-        self._size = workers
+        if workers < 1:
+            raise ValueError(f"workers must be at least 1, not {workers}")
+        if deadline_seconds <= 0:
+            raise ValueError(f"deadline_seconds must be above 0, not {deadline_seconds}")
+        self._num_workers = workers
         self._deadline = deadline_seconds
-        self._process: subprocess.Popen[bytes] | None = None
-        self._buffer = b""
+        self._workers: dict[str, list[_Worker]] = {}
 
-    def __enter__(self) -> "VerifierPool":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers. The pool can be used again; they then start anew."""
+        for worker in [worker for workers in self._workers.values() for worker in workers]:
+            worker.stop()
+        self._workers.clear()
 
     def verify(
         self, problems: Sequence[Problem], completions: Sequence[str], opens_think: bool = False
     ) -> list[Verdict]:
-        """A verdict for each completion, in order."""
-        return [
-            self._ask(_request(problem, completion, opens_think, self._deadline))
-            for problem, completion in zip(problems, completions, strict=True)
-        ]
+        """A verdict for each completion, in order.
 
-    def _ask(self, request: dict[str, Any]) -> Verdict:
-        first = self._process is None
-        process = self._start()
-        assert process.stdin and process.stdout
-        started = time.monotonic()
-        deadline = self._deadline + (30.0 if first else 1.0)  # the first verdict pays for imports
+        Args:
+            problems: what each completion answers; a problem may stand there many times.
+            completions: what the model wrote.
+            opens_think: the chat template already wrote `<think>` into the prompt.
+
+        Raises:
+            ValueError: for a problem without a verifier, or one whose `meta` is not what its verifier needs.
+            RuntimeError: if a verifier cannot be started at all.
+        """
+        verdicts: list[Verdict | None] = []
+        work: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+        for problem, completion in zip(problems, completions, strict=True):
+            prepared = _prepare(problem, completion, opens_think)
+            if isinstance(prepared, Verdict):
+                verdicts.append(prepared)
+            else:
+                work.setdefault(problem.verifier, []).append((len(verdicts), prepared))
+                verdicts.append(None)
+        for kind, items in work.items():
+            for place, verdict in self._run(kind, items):
+                verdicts[place] = verdict
+        return [verdict for verdict in verdicts if verdict is not None]
+
+    def _run(self, kind: str, items: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, Verdict]]:
+        """Judge payloads on this kind's workers, chunk by chunk."""
+        workers = self._workers.setdefault(kind, [])
+        while len(workers) < min(self._num_workers, len(items)):
+            workers.append(_Worker(kind, self._deadline))
+        share = -(-len(items) // (len(workers) * (1 if len(workers) == 1 else 4)))
+        waiting, done = deque(items), []
+        size = min(_MAX_CHUNK, share)
         try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-            process.stdin.flush()
+            while waiting or any(worker.pending for worker in workers):
+                for worker in workers:
+                    if waiting and not worker.pending:
+                        worker.send([waiting.popleft() for _ in range(min(size, len(waiting)))])
+                busy = [worker for worker in workers if worker.pending]
+                ready = select.select([worker.output for worker in busy], [], [], 1.0)[0]
+                for worker in busy:
+                    done += worker.receive() if worker.output in ready else worker.overdue()
+        except BaseException:
+            self.close()  # Ctrl-C amid a chunk: its replies must not be taken for those of the next
+            raise
+        return done
+
+
+@dataclass
+class _Worker:
+    """This side of one worker process."""
+
+    kind: str
+    deadline: float
+    pending: deque[tuple[int, dict[str, Any]]] = field(default_factory=deque)
+    process: subprocess.Popen[bytes] | None = None
+    ready: bool = False
+    deaths: int = 0
+    heard: float = 0.0
+    buffer: bytes = b""
+
+    @property
+    def output(self) -> int:
+        """The descriptor its replies come from."""
+        assert self.process and self.process.stdout
+        return self.process.stdout.fileno()
+
+    def send(self, items: list[tuple[int, dict[str, Any]]]) -> None:
+        """Hand it a chunk; the process is started, or replaced where it has ended in the meantime."""
+        self.pending = deque(items)
+        if self.process is None or self.process.poll() is not None:
+            self._start()
+        assert self.process and self.process.stdin
+        self.heard = time.monotonic()
+        try:
+            self.process.stdin.write(json.dumps([payload for _, payload in items]).encode() + b"\n")
+            self.process.stdin.flush()
         except BrokenPipeError:
-            self._stop()
-            return Verdict(0.0, "crash", time.monotonic() - started)
-        while b"\n" not in self._buffer:
-            left = started + deadline - time.monotonic()
-            if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
-                self._stop()
-                return Verdict(0.0, "timeout", time.monotonic() - started)
-            part = os.read(process.stdout.fileno(), 65536)
-            if not part:
-                self._stop()
-                return Verdict(0.0, "crash", time.monotonic() - started)
-            self._buffer += part
-        line, _, self._buffer = self._buffer.partition(b"\n")
-        return Verdict(**json.loads(line))
+            pass  # it died just now: `receive` finds out, and sends the chunk again
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            self._buffer = b""
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "r1kit.rewards.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                start_new_session=True,
-            )  # fmt: skip
-        return self._process
+    def receive(self) -> list[tuple[int, Verdict]]:
+        """The verdicts that have come in."""
+        part = os.read(self.output, 1 << 20)
+        if not part:
+            return self._died()
+        self.heard = time.monotonic()
+        self.buffer += part
+        *lines, self.buffer = self.buffer.split(b"\n")
+        done = []
+        for line in lines:
+            reply = json.loads(line)
+            if not self.ready:
+                self.ready = True
+                if reply:
+                    raise RuntimeError(f"the {self.kind} verifier cannot start: {reply}")
+                continue
+            done.append((self.pending.popleft()[0], Verdict(*reply)))
+            self.deaths = 0
+        return done
 
-    def _stop(self) -> None:
-        if self._process is not None:
+    def overdue(self) -> list[tuple[int, Verdict]]:
+        """End a worker that should have cut off its own fork long ago."""
+        allowed = self.deadline * 2 + 10 if self.ready else _START_SECONDS
+        if time.monotonic() - self.heard <= allowed:
+            return []
+        if not self.ready:
+            raise RuntimeError(f"the {self.kind} verifier did not start within {_START_SECONDS:.0f} s")
+        return self._died()
+
+    def _died(self) -> list[tuple[int, Verdict]]:
+        """Start anew with what is left. The payload at hand is tried once more: it runs in a fork, and may be innocent."""
+        started = self.ready
+        self.stop()
+        self.deaths += 1
+        done = []
+        if self.deaths > 1:
+            if not started:
+                raise RuntimeError(f"the {self.kind} verifier ends as soon as it is started")
+            done.append((self.pending.popleft()[0], Verdict(0.0, "the verifier crashed", self.deadline)))
+            self.deaths = 0
+        if self.pending:
+            self.send(list(self.pending))
+        return done
+
+    def _start(self) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        environment |= {
+            "PYTHONPATH": root, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+        }  # fmt: skip
+        self.buffer, self.ready = b"", False
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-s", "-m", "r1kit.rewards.worker", self.kind, str(self.deadline)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=environment,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        """End the process, and wait for it; its forks are bound to it."""
+        if self.process is None:
+            return
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream
             try:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-            self._process.wait()
-            self._process = None
+                stream.close()
+            except BrokenPipeError:
+                pass  # what was still buffered is of no use to a dead process
+        self.process = None
 
 
-def _request(problem: Problem, completion: str, opens_think: bool, deadline: float) -> dict[str, Any]:
+def _prepare(problem: Problem, completion: str, opens_think: bool) -> Verdict | dict[str, Any]:
+    """The payload for a worker, or at once the verdict where reading the text is enough."""
     if problem.verifier == "code":
-        answer = chat.parse(completion, opens_think).summary
-    else:
-        answer = chat.final_answer(completion, opens_think)
-    return {
-        "kind": problem.verifier, "answer": answer, "gold": problem.answer, "tests": problem.tests,
-        "meta": json.loads(problem.meta), "deadline": deadline,
-    }  # fmt: skip
+        return _prepare_code(problem, completion, opens_think)
+    answer = chat.final_answer(completion, opens_think)
+    if answer is None:
+        return Verdict(0.0, "no single final answer", 0.0)
+    if problem.verifier == "choice":
+        return Verdict(*choice.judge(answer, problem.answer), 0.0)
+    if problem.verifier == "math":
+        verdict = math.judge_in_place(answer, problem.answer)
+        return {"answer": answer, "gold": problem.answer} if verdict is None else Verdict(*verdict, 0.0)
+    if problem.verifier == "gym":
+        if len(answer) > gym.MAX_CHARACTERS:
+            return Verdict(0.0, "the answer is too long", 0.0)
+        meta = _meta(problem)
+        if not isinstance(meta.get("dataset"), str) or not isinstance(meta.get("entry"), dict):
+            raise ValueError(f"problem {problem.id}: meta must hold 'dataset' and 'entry' for the gym verifier")
+        return {"answer": answer, "dataset": meta["dataset"], "entry": meta["entry"]}
+    raise ValueError(f"problem {problem.id}: verifier {problem.verifier!r} verifies nothing; a reward model judges it")
 
 
-def gold_response(problem: Problem) -> str:
-    """What a perfect model would say."""
-    answer = f"```python\n{problem.solution}\n```" if problem.verifier == "code" else problem.answer
-    return chat.response("", answer)
+def _prepare_code(problem: Problem, completion: str, opens_think: bool) -> Verdict | dict[str, Any]:
+    if not problem.tests.strip():
+        return Verdict(0.0, "the problem has no tests", 0.0)
+    parsed = chat.parse(completion, opens_think)
+    text = parsed.answer if parsed.answer is not None else "" if "<answer>" in completion else parsed.summary
+    program = code.program(text)
+    if program is None:
+        return Verdict(0.0, "no single program", 0.0)
+    if len(program) > code.MAX_CHARACTERS:
+        return Verdict(0.0, "the program is too long", 0.0)
+    return {"answer": program, "tests": problem.tests, "entry_point": str(_meta(problem).get("entry_point", ""))}
 
 
-def check_gold(pool: VerifierPool, problems: Sequence[Problem]) -> list[Verdict]:
-    """Verdicts on the gold answers: a row whose own gold fails cannot be verified."""
-    return pool.verify(problems, [gold_response(problem) for problem in problems])
+def _meta(problem: Problem) -> dict[str, Any]:
+    try:
+        meta = json.loads(problem.meta)
+    except ValueError as error:
+        raise ValueError(f"problem {problem.id}: meta is not JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise ValueError(f"problem {problem.id}: meta must be a JSON object")  # noqa: TRY004  (a user's data)
+    return meta

@@ -1,0 +1,170 @@
+"""Programs, judged by their unit tests in a confined process of their own."""
+
+import ast
+import builtins
+import os
+import re
+import sys
+import types
+from collections.abc import Callable
+from typing import Any
+
+MAX_CHARACTERS = 100_000
+
+_FENCE = re.compile(
+    r"^[ \t]*```[ \t]*(?:python3?|py)?[ \t]*\r?\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE | re.IGNORECASE
+)
+_OPERATORS = frozenset(
+    f"__{name}__"
+    for name in (
+        "eq", "ne", "lt", "le", "gt", "ge", "add", "radd", "sub", "rsub", "mul", "rmul", "abs", "neg", "bool", "contains",
+        "len", "iter", "getitem", "round", "float", "int", "index", "hash", "instancecheck", "getattribute", "class",
+    )
+)  # fmt: skip
+_MAX_ITEMS = 1_000_000
+
+
+def program(text: str) -> str | None:
+    """The program of an answer: its one code block, or the whole text where there is none; None for several."""
+    if "```" not in text:
+        return text.strip("\n") or None
+    blocks = _FENCE.findall(text)
+    return blocks[0] if len(blocks) == 1 else None
+
+
+def load(payload: dict[str, Any]) -> None:
+    """Import what answers may hold as honest values, before anything of a model runs."""
+    import collections
+    import datetime
+    import decimal
+    import fractions
+    import logging
+    import typing  # noqa: F401
+
+    logging.currentframe = lambda: None  # type: ignore[assignment]  # frames are refused to answers
+    _TRUSTED.update(
+        {collections.Counter, collections.OrderedDict, decimal.Decimal, fractions.Fraction, datetime.timedelta}
+    )
+
+
+_TRUSTED: set[type] = set()
+
+
+def judge(payload: dict[str, Any], passed: Callable[[], None]) -> tuple[float, str]:
+    """Run the answer, then its tests; `passed` is called once both have ended well.
+
+    Tests see the answer's names but not its changes to the built-ins, and refuse values whose class brings
+    comparisons of its own: an object that equals everything passes no test. Nothing the answer can reach leads to
+    `passed`: it is called by the one frame above, and frames are hidden (see `confine`).
+
+    Returns:
+        The verdict where it is bad; where it is good the process has already said so.
+    """
+    run, kept, plain = exec, dict(vars(builtins)), _plain_values()
+    tests = _instrumented(payload["tests"], payload.get("entry_point", ""))
+    name = "answer"
+    module = types.ModuleType(name)
+    for hidden in [entry for entry in sys.modules if entry.split(".")[0] in ("r1kit", "__main__")]:
+        del sys.modules[hidden]
+    sys.modules[name] = sys.modules["__main__"] = module
+    sys.argv = [name]
+    try:
+        run(compile(payload["answer"], "answer.py", "exec"), module.__dict__)
+        space = {key: value for key, value in vars(module).items() if key not in kept and not key.startswith("__")}
+        run(tests, {"__name__": "tests", "__builtins__": kept, "__plain__": plain, **space})
+    except BaseException as error:  # a model's program: whatever it raises, SystemExit too, is its verdict
+        return 0.0, _sentence(error)
+    passed()
+    os._exit(0)
+
+
+def _sentence(error: BaseException) -> str:
+    name = type(error).__name__
+    if isinstance(error, AssertionError):
+        return "a test fails"
+    try:
+        return f"{name}: {error}"[:200]
+    except BaseException:  # its own __str__ may do anything
+        return name[:200]
+
+
+def _instrumented(source: str, entry_point: str) -> types.CodeType:
+    """The tests, with every compared or asserted value passed through `__plain__`."""
+    tree = ast.parse(source)
+    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    called = {
+        node.value.func.id
+        for node in tree.body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name)
+    }
+    if entry_point and "check" in defined and "check" not in called:
+        tree.body += ast.parse(f"check({entry_point})").body
+    return compile(ast.fix_missing_locations(_Plain().visit(tree)), "tests.py", "exec")
+
+
+class _Plain(ast.NodeTransformer):
+    """Wraps the results of calls that are not the tests' own functions, and whatever is compared or asserted."""
+
+    def visit_Compare(self, node: ast.Compare) -> ast.AST:
+        self.generic_visit(node)
+        node.left = _wrapped(node.left)
+        node.comparators = [_wrapped(value) for value in node.comparators]
+        return node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        return _wrapped(node)
+
+    def visit_Assert(self, node: ast.Assert) -> ast.AST:
+        self.generic_visit(node)
+        node.test = _wrapped(node.test)
+        return node
+
+
+def _wrapped(node: ast.expr) -> ast.expr:
+    return ast.Call(func=ast.Name(id="__plain__", ctx=ast.Load()), args=[node], keywords=[])
+
+
+def _plain_values() -> Callable[[Any], Any]:
+    """A function that hands a value through if nothing in it brings operators of its own."""
+    kind, trusted, operators, most = type, frozenset(_TRUSTED), _OPERATORS, _MAX_ITEMS
+    mro, flags, namespace = (
+        type.__dict__["__mro__"].__get__,
+        type.__dict__["__flags__"].__get__,
+        type.__dict__["__dict__"].__get__,
+    )
+    heap_type, error, identity, size = 1 << 9, TypeError, id, len
+    leaves, sequences = (str, bytes, int, float, bool, complex, kind(None)), (list, tuple, set, frozenset)
+    mapping, items = dict, dict.items
+    iterate = {cls: cls.__iter__ for cls in sequences}
+    is_a = isinstance
+
+    def honest(cls: type) -> bool:
+        if not flags(cls) & heap_type:
+            return True
+        if kind(cls) is not kind:
+            return False  # a metaclass of its own may lie about anything below
+        own = [base for base in mro(cls) if flags(base) & heap_type and base not in trusted]
+        return not any(operators & namespace(base).keys() for base in own)
+
+    def plain(value: Any) -> Any:
+        waiting, seen = [value], set()
+        while waiting:
+            item = waiting.pop()
+            cls = kind(item)
+            if cls in leaves or identity(item) in seen:
+                continue
+            if not honest(cls):
+                raise error("the answer returns an object with comparisons of its own")
+            seen.add(identity(item))
+            if size(seen) > most:
+                raise error("the answer returns too many objects")
+            for base in sequences:
+                if is_a(item, base):
+                    waiting.extend(iterate[base](item))
+            if is_a(item, mapping):
+                for pair in items(item):
+                    waiting.extend(pair)
+        return value
+
+    return plain
