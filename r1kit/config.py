@@ -19,7 +19,7 @@ from r1kit.sft import SftConfig
 
 StageName = Literal[
     "data", "validate", "base", "zero", "cold_start", "reason", "reject", "refine",
-    "reward_models", "prefer", "distill", "evaluate", "register",
+    "reward_models", "prefer", "distill", "rl_student", "evaluate", "register",
 ]  # fmt: skip
 
 

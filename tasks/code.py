@@ -10,39 +10,13 @@ from tasks.artifacts import digest_bytes, digest_json
 from tasks.workspace import REPOSITORY
 
 PACKAGES = ("r1kit", "tasks")
-NOT_CODE = frozenset(
-    {
-        "r1kit.config",  # its values are in the key already
-        "r1kit.settings",
-        *(
-            f"tasks.{name}"
-            for name in (
-                "approvals",
-                "artifacts",
-                "audit",
-                "chat",
-                "code",
-                "doctor",
-                "evidence",
-                "gates",
-                "isolated",
-                "ledger",
-                "lineage",
-                "machine",
-                "progress",
-                "promotion",
-                "report",
-                "signing",
-                "sshsig",
-                "stage",
-                "store",
-                "summary",
-                "tracking",
-                "workspace",
-            )  # fmt: skip
-        ),
-    }
-)
+CARRIERS = (
+    "approvals", "artifacts", "audit", "audit_view", "chat", "code", "doctor", "evidence", "gates", "isolated",
+    "ledger", "lineage", "machine", "progress", "promotion", "report", "signing", "sshsig", "stage", "store",
+    "summary", "tracking", "workspace",
+)  # fmt: skip
+# The values of the configuration stand in the key already.
+NOT_CODE = frozenset({"r1kit.config", "r1kit.settings", *(f"tasks.{name}" for name in CARRIERS)})
 """Modules that carry a stage but do not change what it makes."""
 
 _MODULE_NAME = re.compile(r"^(?:r1kit|tasks)(?:\.\w+)+$")

@@ -43,9 +43,7 @@ class Processes:
         """
         receiving, sending = self._context.Pipe(duplex=False)
         silent = dataclasses.replace(context, log=_nothing, say=_nothing)
-        process = self._context.Process(
-            target=_child, args=(stage, silent, threads, sending), name=context.name
-        )
+        process = self._context.Process(target=_child, args=(stage, silent, threads, sending), name=context.name)
         with self._lock:
             if self._stopped:
                 raise StageCrashed(f"{context.name} was not started: the run is ending")
@@ -116,7 +114,7 @@ def _child(stage: str, context: StageContext, threads: int, sending: Connection)
         send("done", body_of(stage).run(context))
     except (ValueError, OSError) as error:
         send("refused", type(error)(*error.args) if isinstance(error, OSError) else ValueError(str(error)))
-    except Exception:  # everything is told to the parent, which knows what to do with it
+    except Exception:  # noqa: BLE001 - everything is told to the parent, which knows what to do with it
         send("failed", traceback.format_exc())
 
 

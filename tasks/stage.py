@@ -68,8 +68,13 @@ class StageOutput:
 class StageBody(Protocol):
     """What `tasks/<stage>.py` exposes. `config_slice` may take the variant too."""
 
-    def config_slice(self, config: "Config") -> Mapping[str, Any]: ...
-    def run(self, context: StageContext) -> StageOutput: ...
+    def config_slice(self, config: "Config") -> Mapping[str, Any]:
+        """What of the configuration the result depends on."""
+        ...
+
+    def run(self, context: StageContext) -> StageOutput:
+        """Do the work."""
+        ...
 
 
 class StageResult(Section):
@@ -96,8 +101,13 @@ class StageResult(Section):
 class Observer(Protocol):
     """Who watches the stages."""
 
-    def step(self, name: str, step: int, total: int, metrics: Mapping[str, float]) -> None: ...
-    def say(self, name: str, message: str) -> None: ...
+    def step(self, name: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
+        """A stage made a step."""
+        ...
+
+    def say(self, name: str, message: str) -> None:
+        """A stage says something."""
+        ...
 
 
 @dataclass(frozen=True)
