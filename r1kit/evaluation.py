@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from r1kit import chat, random
 from r1kit.engine import Log
 from r1kit.rewards import Verdict, language_share
-from r1kit.rows import Problem
+from r1kit.rows import Language, Problem
 from r1kit.sampler import Completion, SamplingConfig, sample
 from r1kit.schema import Section
 from r1kit.statistics import Interval, bootstrap_mean, clustered_share
@@ -31,15 +31,15 @@ _REFLECTION = re.compile(
 class EvaluationConfig(Section):
     """How a model is examined. Temperature and top-p are the paper's (arXiv 2501.12948, section 3)."""
 
-    samples_per_problem: int = Field(1, gt=0)
+    samples_per_problem: int = Field(default=1, gt=0)
     """k: completions a problem; pass@1 is their mean."""
     sampling: SamplingConfig = SamplingConfig(temperature=0.6, top_p=0.95, max_tokens=32768)
     """How answers are drawn."""
-    max_problems: int | None = Field(None, gt=0)
+    max_problems: int | None = Field(default=None, gt=0)
     """First so many problems of each benchmark."""
-    batch_size: int = Field(64, gt=0)
+    batch_size: int = Field(default=64, gt=0)
     """Completions sampled together."""
-    transcripts: int = Field(3, ge=0)
+    transcripts: int = Field(default=3, ge=0)
     """Completions of each benchmark kept word for word."""
 
 
@@ -134,7 +134,9 @@ class Pool(Protocol):
 
     def verify(
         self, problems: Sequence[Problem], completions: Sequence[str], opens_think: bool = False
-    ) -> Sequence[Verdict]: ...
+    ) -> Sequence[Verdict]:
+        """One verdict a completion, whatever becomes of the checking."""
+        ...
 
 
 Preference = Callable[[Sequence[Problem], Sequence[str]], Sequence[float]]
@@ -178,8 +180,8 @@ def evaluate(
     What is drawn for a problem depends on (seed, problem id, sample) alone, so two models face the same luck.
 
     Args:
-        problems: rows whose `benchmark` names their set. Prompts without a verifier are scored by `preference`,
-            and left out where that is not given.
+        problems: rows whose `benchmark` names their set. Prompts without a verifier are scored by
+            `preference`, and left out where that is not given.
         pool: verifies the rest.
         name: the model's, for people.
         log: called with (completions sampled, all completions, {}).
@@ -249,16 +251,10 @@ def _verify(
     opens_think: bool,
 ) -> list[_Result]:
     """Verdicts for all completions: rules where there is one, reward models elsewhere."""
-    flat = [
-        (problem, completion.text)
-        for problem, group in zip(problems, groups, strict=True)
-        for completion in group
-    ]
+    flat = [(problem, completion.text) for problem, group in zip(problems, groups, strict=True) for completion in group]
     ruled = [pair for pair in flat if pair[0].verifier != "none"]
     judged = [pair for pair in flat if pair[0].verifier == "none"]
-    verdicts = iter(
-        pool.verify([p for p, _ in ruled], [text for _, text in ruled], opens_think) if ruled else ()
-    )
+    verdicts = iter(pool.verify([p for p, _ in ruled], [text for _, text in ruled], opens_think) if ruled else ())
     preferences = iter(
         preference([p for p, _ in judged], [text for _, text in judged]) if judged and preference else ()
     )
@@ -308,12 +304,8 @@ def summarise(results: Sequence[_Result]) -> Scores:
     """The figures over some problems."""
     completions = [completion for result in results for completion in result.completions]
     parsed = [chat.parse(c.text, result.opens_think) for result in results for c in result.completions]
-    languages = [result.problem.language for result in results for _ in result.completions]
-    chains = [
-        (p.think, language)
-        for p, language in zip(parsed, languages, strict=True)
-        if p.think and p.think.strip()
-    ]
+    languages: list[Language] = [result.problem.language for result in results for _ in result.completions]
+    chains = [(p.think, language) for p, language in zip(parsed, languages, strict=True) if p.think and p.think.strip()]
     shares = [language_share(think, language) for think, language in chains]
     k = max(len(result.completions) for result in results)
     ruled = [result for result in results if result.verifiable]
@@ -385,7 +377,7 @@ def paired_difference(first: Evaluation, second: Evaluation, benchmark: str | No
     smaller differences than two separate intervals do.
 
     Args:
-        benchmark: only this one; None means all problems that both were scored on by rules or both by preference.
+        benchmark: only this one; None means all that rules check, or all where rules check none.
 
     Raises:
         ValueError: where the two were not examined on the same problems.
@@ -394,8 +386,8 @@ def paired_difference(first: Evaluation, second: Evaluation, benchmark: str | No
     if ours.keys() != theirs.keys() or not ours:
         where = f" of {benchmark}" if benchmark else ""
         raise ValueError(
-            f"{first.model or 'the first model'} and {second.model or 'the second'} were not examined on the same "
-            f"problems{where} ({len(ours)} and {len(theirs)}): evaluate both on the same benchmarks"
+            f"{first.model or 'the first model'} and {second.model or 'the second'} were not examined on the "
+            f"same problems{where} ({len(ours)} and {len(theirs)}): evaluate both on the same benchmarks"
         )
     return bootstrap_mean([ours[name] - theirs[name] for name in sorted(ours)], "paired")
 

@@ -16,15 +16,15 @@ from r1kit.schema import Section
 class RejectionConfig(Section):
     """How the curated set is drawn from Dev2."""
 
-    prompts: int = Field(100_000, gt=0)
+    prompts: int = Field(default=100_000, gt=0)
     """Problems to sample for."""
-    samples_per_prompt: int = Field(16, gt=0)
+    samples_per_prompt: int = Field(default=16, gt=0)
     """Completions a problem."""
-    keep_per_prompt: int = Field(4, gt=0)
+    keep_per_prompt: int = Field(default=4, gt=0)
     """Most kept a problem."""
     sampling: SamplingConfig = SamplingConfig(temperature=1.0, top_p=1.0, max_tokens=32768)
     """How they are drawn."""
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(default=256, gt=0)
     """Completions sampled together."""
 
 
@@ -42,7 +42,8 @@ class Decision(Section):
     score: float
     kept: bool
     reason: str
-    """Why it was dropped: `wrong`, `cut`, `format`, `unreadable: …`, `duplicate`, `contaminated: …`, `surplus`."""
+    """Why it was dropped: `wrong`, `cut`, `format`, `unreadable: …`, `duplicate`, `contaminated: …` or
+    `surplus`; the verifier's words where it was kept."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ class Selection:
 
     def counts(self) -> dict[str, int]:
         """Samples by what became of them: `kept`, or the first word of the reason."""
-        return dict(
-            Counter("kept" if d.kept else d.reason.split(":")[0] for d in self.decisions).most_common()
-        )
+        return dict(Counter("kept" if d.kept else d.reason.split(":")[0] for d in self.decisions).most_common())
 
     def metrics(self) -> dict[str, float]:
         """Shares of samples kept and right, of problems with a kept row, and the number of rows."""
@@ -86,9 +85,9 @@ def select(
 ) -> Selection:
     """Keep the samples worth learning from (arXiv 2501.12948, section 2.3.3).
 
-    A kept one is right, finished, well-formed, readable, in one language, unlike the others of its problem and
-    free of benchmark text. Where more are left than `keep_per_prompt`, those drawn first stay: any other choice
-    (the shortest, say) would shift the distribution.
+    A kept one is right, finished, well-formed, readable, in one language, unlike the others of its problem
+    and free of benchmark text. Where more are left than `keep_per_prompt`, those drawn first stay: any other
+    choice (the shortest, say) would shift the distribution.
 
     Args:
         groups: each problem's samples.
@@ -98,9 +97,7 @@ def select(
         contaminated: says what benchmark a text overlaps with, or None.
     """
     if len(verdicts) != sum(map(len, groups)) or len(problems) != len(groups):
-        raise ValueError(
-            f"{len(groups)} groups and {len(verdicts)} verdicts for {len(problems)} problems do not match"
-        )
+        raise ValueError(f"{len(groups)} groups and {len(verdicts)} verdicts for {len(problems)} problems do not match")
     rows: list[SftRow] = []
     decisions: list[Decision] = []
     remaining = iter(verdicts)
@@ -165,9 +162,7 @@ def _row(problem: Problem, name: str, prefix: str, text: str) -> SftRow:
     )
 
 
-def _decision(
-    name: str, problem: Problem, checkpoint: str, number: int, verdict: Verdict, reason: str
-) -> Decision:
+def _decision(name: str, problem: Problem, checkpoint: str, number: int, verdict: Verdict, reason: str) -> Decision:
     return Decision(
         row=name,
         problem=problem.id,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -23,8 +23,8 @@ from r1kit.schema import Section
 from r1kit.statistics import agreement, calibration_error, clustered_share, correlation
 
 Kind = Literal["helpful", "harmless"]
-"""`helpful` compares pairs and reads the final summary only; `harmless` judges one response and reads all of it
-(arXiv 2501.12948, section 2.3.4)."""
+"""`helpful` compares pairs and reads the final summary only; `harmless` judges one response and reads all of
+it (arXiv 2501.12948, section 2.3.4)."""
 _WEIGHTS, _CARD = "model.safetensors", "reward_model.json"
 _FINAL_RATIO = 0.1
 
@@ -32,27 +32,27 @@ _FINAL_RATIO = 0.1
 class RewardModelConfig(Section):
     """One reward-model training (arXiv 2501.12948, supplementary B.3: 6e-6, batch 256, one epoch)."""
 
-    learning_rate: float = Field(6e-6, gt=0)
+    learning_rate: float = Field(default=6e-6, gt=0)
     """Peak learning rate, decayed linearly to a tenth."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
-    epochs: float = Field(1.0, gt=0)
+    epochs: float = Field(default=1.0, gt=0)
     """Passes over the pairs."""
-    max_steps: int | None = Field(None, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
     """Most optimizer steps."""
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(default=256, gt=0)
     """Pairs in a step."""
-    max_length_tokens: int = Field(8192, gt=1)
+    max_length_tokens: int = Field(default=8192, gt=1)
     """Longer texts are cut at the left."""
-    micro_batch_tokens: int = Field(16384, gt=0)
+    micro_batch_tokens: int = Field(default=16384, gt=0)
     """Most padded tokens in one forward pass."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     adam_betas: tuple[float, float] = (0.9, 0.95)
     """AdamW moment decays."""
-    max_gradient_norm: float = Field(1.0, gt=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    checkpoint_every_steps: int = Field(50, gt=0)
+    checkpoint_every_steps: int = Field(default=50, gt=0)
     """Steps between checkpoints."""
 
 
@@ -65,7 +65,7 @@ class RewardModel(nn.Module):
         self.head = nn.Linear(backbone.config.hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        # A comparison is blind to the bias: its gradient is rounding noise, which Adam would blow up to full steps.
+        # A comparison is blind to the bias: its gradient is rounding noise, which Adam would blow up.
         self.head.bias.requires_grad_(learned_bias)
 
     @property
@@ -109,8 +109,8 @@ class Judge:
         opens_think: bool = False,
         micro_batch_tokens: int = 16384,
     ) -> list[float]:
-        """How good each completion is, as the log-odds of being preferred (to an average training response) or
-        of being harmless; a sigmoid of it lies in (0, 1)."""
+        """How good each completion is, as the log-odds of being preferred (to an average training response)
+        or of being harmless; a sigmoid of it lies in (0, 1)."""
         texts = [
             encode(self.tokenizer, self.kind, prompt, completion, self.max_length_tokens, opens_think)
             for prompt, completion in zip(prompts, completions, strict=True)
@@ -120,9 +120,7 @@ class Judge:
     def save(self, directory: Path, metrics: Mapping[str, float] | None = None) -> None:
         """Write weights as safetensors, everything else as JSON."""
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = {
-            name: tensor.detach().contiguous().clone() for name, tensor in self.model.state_dict().items()
-        }
+        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in self.model.state_dict().items()}
         save_file(tensors, directory / _WEIGHTS)
         self.model.backbone.config.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
@@ -142,9 +140,7 @@ def load(directory: Path) -> Judge:
     """
     for name in (_CARD, _WEIGHTS, "config.json"):
         if not (directory / name).is_file():
-            raise ValueError(
-                f"{directory} is not a reward model: {name} is missing; run the stage reward_models again"
-            )
+            raise ValueError(f"{directory} is not a reward model: {name} is missing; run the stage reward_models again")
     card = json.loads((directory / _CARD).read_text())
     backbone = AutoModel.from_config(AutoConfig.from_pretrained(directory, local_files_only=True))
     model = RewardModel(backbone, learned_bias=card["kind"] == "harmless")
@@ -168,15 +164,13 @@ def encode(
     max_length_tokens: int,
     opens_think: bool = False,
 ) -> tuple[int, ...]:
-    """Token ids of prompt, what is read of the completion, and the end token; the last ones, where too long."""
+    """Token ids of prompt, what is read of the completion, and the end token; if too long, the last ones."""
     ids, _ = chat.training_ids(tokenizer, prompt, reads(kind, completion, opens_think))
     return tuple(ids[-max_length_tokens:])
 
 
 @torch.no_grad()
-def score_tokens(
-    model: RewardModel, texts: Sequence[tuple[int, ...]], micro_batch_tokens: int
-) -> list[float]:
+def score_tokens(model: RewardModel, texts: Sequence[tuple[int, ...]], micro_batch_tokens: int) -> list[float]:
     """Scores of token sequences; equal ones are computed once."""
     model.eval()
     unique = list(dict.fromkeys(texts))
@@ -202,8 +196,8 @@ def train(
     """Train a reward model on the pairs of its route, starting from a copy of the policy's body.
 
     `helpful`: the Bradley-Terry loss -log sigmoid(preferred - other), the order within a pair random
-    (arXiv 2501.12948, section 2.3.4). `harmless`: each response alone, binary cross-entropy, the preferred one
-    harmless. Killed at any instant and called again with the same arguments, it ends in the same bits.
+    (arXiv 2501.12948, section 2.3.4). `harmless`: each response alone, binary cross-entropy, the preferred
+    one harmless. Killed at any instant and called again with the same arguments, it ends in the same bits.
 
     Args:
         policy: left as it is.
@@ -220,12 +214,9 @@ def train(
     heldout = _encoded([p for p in pairs if p.split == "heldout"], tokenizer, kind, config, seed)
     for name, part in (("train", train_pairs), ("heldout", heldout)):
         if not part:
-            raise ValueError(
-                f"no preference pair has route {kind!r} and split {name!r}: add a source of such pairs"
-            )
-    model = RewardModel(
-        copy.deepcopy(policy.base_model).requires_grad_(True), learned_bias=kind == "harmless"
-    )
+            raise ValueError(f"no preference pair has route {kind!r} and split {name!r}: add a source of such pairs")
+    body = cast(PreTrainedModel, copy.deepcopy(policy.base_model))
+    model = RewardModel(body.requires_grad_(True), learned_bias=kind == "harmless")
     model.to(policy.device)
     total = num_steps(len(train_pairs), config)
     engine = Engine(model, config)
@@ -242,9 +233,7 @@ def train(
         rate = learning_rate(step, total, config.learning_rate, config.warmup_steps, "linear", _FINAL_RATIO)
         norm = engine.step(rate)
         if not math.isfinite(norm) or not math.isfinite(loss):
-            raise ValueError(
-                f"the loss at step {step + 1} is {loss}, its gradient norm {norm}: lower learning_rate"
-            )
+            raise ValueError(f"the loss at step {step + 1} is {loss}, its gradient norm {norm}: lower learning_rate")
         log(step + 1, total, {"loss": loss, "agreement": right, "gradient_norm": norm, "learning_rate": rate})
         if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < total:
             checkpoint.save(checkpoints, step + 1, engine.tensors(), {"loss": loss})
@@ -286,10 +275,8 @@ def _encoded(
     return result
 
 
-def accumulate(
-    model: RewardModel, batch: Sequence[_Pair], kind: Kind, micro_batch_tokens: int
-) -> tuple[float, float]:
-    """Gradients of the mean loss over a batch, whatever the micro-batches; texts that recur are computed once.
+def accumulate(model: RewardModel, batch: Sequence[_Pair], kind: Kind, micro_batch_tokens: int) -> tuple[float, float]:
+    """Gradients of the mean loss over a batch, whatever the micro-batches; equal texts are computed once.
 
     Returns:
         The mean loss, and the share of pairs whose preferred response scored higher.
@@ -317,9 +304,7 @@ def _loss(first: Tensor, second: Tensor, first_preferred: Tensor, kind: Kind) ->
     entropy = functional.binary_cross_entropy_with_logits
     if kind == "helpful":
         return entropy(first - second, first_preferred, reduction="none")
-    alone = entropy(first, first_preferred, reduction="none") + entropy(
-        second, 1 - first_preferred, reduction="none"
-    )
+    alone = entropy(first, first_preferred, reduction="none") + entropy(second, 1 - first_preferred, reduction="none")
     return alone / 2
 
 
@@ -328,21 +313,19 @@ def _centre(model: RewardModel, pairs: Sequence[_Pair], micro_batch_tokens: int)
     """Set the bias, which comparisons leave open, so that the mean training response scores zero."""
     texts = [text for pair in pairs for text in (pair.first, pair.second)]
     scores = score_tokens(model, texts, micro_batch_tokens)
-    model.head.bias -= math.fsum(scores) / len(scores)
+    model.head.bias.sub_(math.fsum(scores) / len(scores))
 
 
-def assess(
-    model: RewardModel, pairs: Sequence[_Pair], kind: Kind, micro_batch_tokens: int
-) -> dict[str, float]:
+def assess(model: RewardModel, pairs: Sequence[_Pair], kind: Kind, micro_batch_tokens: int) -> dict[str, float]:
     """Figures on held-out pairs.
 
     Returns:
         `agreement` with its 95 % interval: share of pairs whose preferred response scores higher.
-        `calibration_error`, `log_loss`: of the predicted probability that the first response is the preferred
-        one, or (`harmless`) that a response is harmless.
-        `length_correlation` of score and tokens; `length_agreement`: what always preferring the longer one would
-        reach; `agreement_shorter`: agreement where the preferred one is the shorter. A model whose agreement is
-        that of length alone, and low where length misleads, has learned length.
+        `calibration_error`, `log_loss`: of the predicted probability that the first response is the
+        preferred one, or (`harmless`) that a response is harmless.
+        `length_correlation` of score and tokens; `length_agreement`: what always preferring the longer one
+        would reach; `agreement_shorter`: agreement where the preferred one is the shorter. A model whose
+        agreement is that of length alone, and low where length misleads, has learned length.
     """
     first = score_tokens(model, [pair.first for pair in pairs], micro_batch_tokens)
     second = score_tokens(model, [pair.second for pair in pairs], micro_batch_tokens)

@@ -98,8 +98,8 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def calibration_error(probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = 10) -> float:
-    """Expected calibration error: mean gap between what was predicted and what happened, over equal-width bins
-    weighted by their size (Guo et al., arXiv 1706.04599, eq. 3)."""
+    """Expected calibration error (Guo et al., arXiv 1706.04599, eq. 3): mean gap between what was predicted and
+    what happened, over bins of equal width, weighted by their size."""
     predicted = np.asarray(probabilities, dtype=np.float64)
     happened = np.asarray(outcomes, dtype=np.float64)
     if predicted.size == 0:

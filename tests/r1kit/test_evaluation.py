@@ -6,7 +6,7 @@ from r1kit import tinyworld
 from r1kit.evaluation import Evaluation, EvaluationConfig, consensus, evaluate, paired_difference
 from r1kit.models import ScratchConfig, make_llama
 from r1kit.rewards import Verdict
-from r1kit.rows import Problem
+from r1kit.rows import Problem, Verifier
 from r1kit.sampler import SamplingConfig
 
 CONFIG = EvaluationConfig(
@@ -23,13 +23,10 @@ class EvenPool:
 
     def verify(self, problems, completions, opens_think=False):
         assert all(problem.verifier != "none" for problem in problems)
-        return [
-            Verdict(score=float(len(text.split()) % 2 == 0), reason="even", seconds=0.0)
-            for text in completions
-        ]
+        return [Verdict(score=float(len(text.split()) % 2 == 0), reason="even", seconds=0.0) for text in completions]
 
 
-def problem(number: int, benchmark: str = "sums", verifier: str = "math") -> Problem:
+def problem(number: int, benchmark: str = "sums", verifier: Verifier = "math") -> Problem:
     return Problem(
         id=f"{benchmark}/{number}", source="test", licence="MIT", prompt=f"{number} plus 4", verifier=verifier,
         answer="7", benchmark=benchmark, route="helpful" if verifier == "none" else "",
@@ -39,9 +36,7 @@ def problem(number: int, benchmark: str = "sums", verifier: str = "math") -> Pro
 @pytest.fixture(scope="module")
 def policy():
     tokenizer = tinyworld.tokenizer()
-    shape = ScratchConfig(
-        hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_length_tokens=128
-    )
+    shape = ScratchConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64, max_length_tokens=128)
     return make_llama(shape, tokenizer, seed=3), tokenizer
 
 

@@ -18,8 +18,7 @@ def run(samples, keep=4, **options):
     """`samples`: (text, right, finished) of one problem."""
     group = [completion(text, finished) for text, _, finished in samples]
     verdicts = [
-        Verdict(score=float(right), reason="equal" if right else "differs", seconds=0.0)
-        for _, right, _ in samples
+        Verdict(score=float(right), reason="equal" if right else "differs", seconds=0.0) for _, right, _ in samples
     ]
     return select([PROBLEM], [group], verdicts, keep_per_prompt=keep, checkpoint=DIGEST, **options)
 

@@ -8,10 +8,10 @@ import torch
 
 from r1kit import reward_model, tinyworld
 from r1kit.models import ScratchConfig, make_llama
-from r1kit.reward_model import RewardModel, RewardModelConfig, accumulate, train
+from r1kit.reward_model import Kind, RewardModel, RewardModelConfig, accumulate, train
 from r1kit.rows import PreferencePair
 
-CONFIG = RewardModelConfig(learning_rate=3e-3, batch_size=16, epochs=1.0, checkpoint_every_steps=2)
+CONFIG = RewardModelConfig(learning_rate=3e-3, batch_size=16, checkpoint_every_steps=2)
 WORDS = ("milk", "house", "bones", "garden", "grass", "field", "honey", "lake")
 
 
@@ -22,13 +22,11 @@ def tokenizer():
 
 @pytest.fixture(scope="module")
 def policy(tokenizer):
-    shape = ScratchConfig(
-        hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, max_length_tokens=64
-    )
+    shape = ScratchConfig(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, max_length_tokens=64)
     return make_llama(shape, tokenizer, seed=0)
 
 
-def pairs(route: str, number: int = 160) -> list[PreferencePair]:
+def pairs(route: Kind, number: int = 160) -> list[PreferencePair]:
     """The preferred response names a cat, the other a dog, in texts of equal length and all different."""
     rows = []
     for n in range(number):
@@ -48,10 +46,9 @@ def pairs(route: str, number: int = 160) -> list[PreferencePair]:
     return rows
 
 
-def fit(policy, tokenizer, tmp_path: Path, kind="helpful", config=CONFIG, log=lambda *_: None, rows=None):
-    return train(
-        policy, tokenizer, pairs(kind) if rows is None else rows, config, kind=kind, seed=5, checkpoints=tmp_path, log=log
-    )  # fmt: skip
+def fit(policy, tokenizer, tmp_path: Path, kind: Kind = "helpful", config=CONFIG, log=lambda *_: None, rows=None):
+    rows = pairs(kind) if rows is None else rows
+    return train(policy, tokenizer, rows, config, kind=kind, seed=5, checkpoints=tmp_path, log=log)
 
 
 @pytest.mark.parametrize("kind", ["helpful", "harmless"])
@@ -107,9 +104,7 @@ def test_micro_batches_do_not_change_the_gradient(policy, tokenizer, kind):
 
 
 def _shape() -> ScratchConfig:
-    return ScratchConfig(
-        hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, max_length_tokens=64
-    )
+    return ScratchConfig(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=64, max_length_tokens=64)
 
 
 @torch.no_grad()

@@ -77,9 +77,7 @@ def test_a_tie_is_half_an_agreement():
     assert agreement([1.0, 0.0, 2.0], [0.0, 1.0, 2.0]).tolist() == [1.0, 0.0, 0.5]
 
 
-@pytest.mark.parametrize(
-    "call", [lambda: wilson(1.2, 5), lambda: wilson(0.5, 0), lambda: clustered_share([], 1)]
-)
+@pytest.mark.parametrize("call", [lambda: wilson(1.2, 5), lambda: wilson(0.5, 0), lambda: clustered_share([], 1)])
 def test_nonsense_is_refused(call):
     with pytest.raises(ValueError):
         call()
