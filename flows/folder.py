@@ -80,11 +80,11 @@ class RunFolder:
 
     def begin(self, name: str, stage: str, variant: str) -> None:
         """A stage begins."""
-        self._put(StageSummary(name=name, stage=stage, variant=variant, status="running"))
+        self._put(StageSummary(name=name, stage=stage, variant=variant, status="running", seconds=0.0))
 
     def skip(self, name: str, stage: str, variant: str, note: str) -> None:
         """A stage is left out."""
-        self._put(StageSummary(name=name, stage=stage, variant=variant, status="skipped", note=note))
+        self._put(StageSummary(name=name, stage=stage, variant=variant, status="skipped", seconds=0.0, note=note))
 
     def fail(self, plan: StagePlan, error: str, seconds: float) -> None:
         """A stage failed."""
@@ -216,11 +216,11 @@ def model_name(stage: str, variant: str = "") -> str:
     return f"{name}-{variant}" if variant else name
 
 
-def earlier_result(name: str, profile: str, workspace: Workspace) -> StageResult | None:
-    """The newest finished result of a stage in the runs of a profile."""
+def latest_result(name: str, workspace: Workspace, profile: str = "") -> StageResult | None:
+    """The newest finished result of a stage, in the runs of a profile or of any."""
     for run_dir in sorted(workspace.runs_dir.glob("2*"), reverse=True):
         kept = run_dir / "stages" / name / "result.json"
-        if kept.is_file() and read_summary(run_dir).profile == profile:
+        if kept.is_file() and (not profile or read_summary(run_dir).profile == profile):
             return StageResult.model_validate_json(kept.read_text())
     return None
 

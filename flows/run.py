@@ -7,18 +7,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from prefect.futures import PrefectFuture
 
-from flows.folder import RunFolder, earlier_result, model_name
+from flows.folder import RunFolder, latest_result, model_name
 from flows.stages import Run as RunStage
 from flows.stages import stage_task, stored_result
-from r1kit.config import Config, StageName
+from r1kit.config import Config
 from tasks.artifacts import Artifact
 from tasks.isolated import Processes
 from tasks.progress import Progress
 from tasks.stage import (
+    STAGES,
     StagePlan,
     StageResult,
     faults,
@@ -32,7 +33,6 @@ from tasks.stage import (
 from tasks.summary import Registration
 from tasks.workspace import Workspace
 
-ORDER: tuple[str, ...] = get_args(StageName)
 SWITCHES = {"reward_models": "prefer"}
 """Stages that another one's switch turns off, because nothing else needs them."""
 
@@ -158,7 +158,7 @@ class RecipeRun:
         if note:
             self.folder.skip(name, stage, variant, note)
             return Made(stage, variant)
-        if self.span.first and ORDER.index(stage) < ORDER.index(self.span.first):
+        if self.span.first and STAGES.index(stage) < STAGES.index(self.span.first):
             return Made(stage, variant, self._take_earlier(name))
         given = {**inputs, **(optional or {})}
         plan = plan_stage(stage, self.config, {r: a for r, a in given.items() if a is not None}, variant)
@@ -236,12 +236,12 @@ class RecipeRun:
         switch = SWITCHES.get(stage, stage)
         if not getattr(self.config.stages, switch, True):
             return f"stages.{switch} is off"
-        if self.span.last and stage != "evaluate" and ORDER.index(stage) > ORDER.index(self.span.last):
+        if self.span.last and stage != "evaluate" and STAGES.index(stage) > STAGES.index(self.span.last):
             return f"after --until {self.span.last}"
         return ""
 
     def _take_earlier(self, name: str) -> StageResult:
-        result = earlier_result(name, self.profile, self.workspace)
+        result = latest_result(name, self.workspace, self.profile)
         wrong = faults(result) if result else []
         if result is None or wrong:
             what = wrong[0] if wrong else f"no earlier run of profile {self.profile} has finished it"

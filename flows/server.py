@@ -61,7 +61,7 @@ class Server:
         """Until it answers. Raises RuntimeError where it does not come up."""
         url = os.environ["PREFECT_API_URL"]
         deadline = time.monotonic() + STARTUP_TIMEOUT_SECONDS
-        while not _answers(url):
+        while not answers(url):
             if self._process is None:
                 raise ValueError(f"no Prefect server answers at {url} (PREFECT_API_URL); start it, or unset that")
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -104,11 +104,12 @@ class Server:
             self._process.wait()
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
+    """Whether a Prefect server is healthy there."""
     try:
         with urllib.request.urlopen(f"{url}/health", timeout=5) as response:  # noqa: S310 - our own server
             return response.status == 200
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
+    except (urllib.error.URLError, ConnectionError, TimeoutError, ValueError):
         return False
 
 

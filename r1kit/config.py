@@ -17,12 +17,6 @@ from r1kit.schema import Section
 from r1kit.settings import Key, Place, Settings, read_settings, spell, suggest
 from r1kit.sft import SftConfig
 
-StageName = Literal[
-    "data", "validate", "base", "zero", "cold_start", "reason", "reject", "refine",
-    "reward_models", "prefer", "distill", "rl_student", "evaluate", "register",
-]  # fmt: skip
-
-
 class SourceEntry(Section):
     """One source of rows for one kind of data set."""
 
@@ -285,4 +279,4 @@ def _keys(section: type[Section] | None) -> list[str]:
     return [info.alias or name for name, info in section.model_fields.items()] if section else []
 
 
-__all__ = ["Config", "ScratchConfig", "StageName", "load"]
+__all__ = ["Config", "ScratchConfig", "load"]

@@ -24,6 +24,12 @@ from tasks.workspace import Workspace
 if TYPE_CHECKING:
     from r1kit.config import Config
 
+STAGES = (
+    "data", "validate", "base", "zero", "cold_start", "reason", "reject", "refine", "reward_models", "prefer",
+    "distill", "rl_student", "evaluate", "register",
+)  # fmt: skip
+"""All stages, in the order in which `--from` and `--until` count them."""
+
 Log = Callable[[int, int, Mapping[str, float]], None]
 """Step (from 1), total steps, metrics."""
 

@@ -36,7 +36,7 @@ class StageSummary(Section):
     key: str = ""
     """Stage key; empty where the stage was skipped."""
     status: StageStatus
-    seconds: float = Field(0.0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
     """How long it took in this run; next to nothing where it was cached."""
     inputs: dict[str, str] = {}
     """Role → digest."""
