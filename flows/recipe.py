@@ -45,7 +45,8 @@ def recipe(run_id: str, profile: str) -> None:  # noqa: ARG001 - they name the f
     taught = {"curated": curated, "instructions": instructions}
 
     dev3 = run.stage("refine", {"model": base["model"], **taught})  # from base again
-    run.evaluate(dev3, benchmarks)
+    judged = {"preferences": data["preferences"], "helpful": judges["helpful"], "harmless": judges["harmless"]}
+    run.evaluate(dev3, benchmarks, **judged)
 
     for student in run.config.distill.students:
         start = {"pretrain": data["pretrain"]} if student.shape else {"model": base["model"]}
