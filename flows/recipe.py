@@ -55,10 +55,8 @@ def recipe(run_id: str, profile: str) -> None:  # noqa: ARG001 - they name the f
     rival = run.stage("rl_student", {"model": base["model"], "problems": problems, **taught}, beside=True)
     run.evaluate(rival, benchmarks)
 
-    preferred = {"problems": problems, "preferences": data["preferences"]}
-    preferred |= {"helpful": judges["helpful"], "harmless": judges["harmless"]}
-    r1 = run.stage("prefer", {"model": last(dev3, dev2, dev1, zero, base)["model"], **preferred})
-    run.evaluate(r1, benchmarks)
+    r1 = run.stage("prefer", {"model": last(dev3, dev2, dev1, zero, base)["model"], "problems": problems, **judged})
+    run.evaluate(r1, benchmarks, **judged)
 
     run.wait()
     run.register(last(r1, dev3, dev2, dev1, zero, base))
