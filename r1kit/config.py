@@ -17,6 +17,7 @@ from r1kit.schema import Section
 from r1kit.settings import Key, Place, Settings, read_settings, spell, suggest
 from r1kit.sft import SftConfig
 
+
 class SourceEntry(Section):
     """One source of rows for one kind of data set."""
 
@@ -178,7 +179,6 @@ class Config(Section):
         from r1kit.chat import ZERO_SYSTEM
 
         return {"": None, "r1-zero": ZERO_SYSTEM}.get(self.system, self.system)
-
 
 
 _KINDS = {

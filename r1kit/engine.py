@@ -69,7 +69,9 @@ class Engine:
             for key in ("step", "exp_avg", "exp_avg_sq"):
                 if f"optimizer.{key}.{name}" in tensors:
                     value = tensors[f"optimizer.{key}.{name}"]
-                    self._optimizer.state[parameter][key] = value.clone() if key == "step" else value.to(parameter).clone()
+                    self._optimizer.state[parameter][key] = (
+                        value.clone() if key == "step" else value.to(parameter).clone()
+                    )
 
 
 def unique_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

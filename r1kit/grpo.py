@@ -157,7 +157,12 @@ def train(
     reasoning = random.Order(len(prompts), seed, "prompts")
     general = random.Order(len(general_prompts), seed, "general") if general_prompts else None
     for step in range(done, config.steps):
-        if reference is not None and step and config.reference_refresh_steps and step % config.reference_refresh_steps == 0:
+        if (
+            reference is not None
+            and step
+            and config.reference_refresh_steps
+            and step % config.reference_refresh_steps == 0
+        ):
             reference.load_state_dict(policy.state_dict())
         chosen = _choose(step, config, prompts, reasoning, general_prompts, general)
         started = time.perf_counter()

@@ -83,7 +83,9 @@ def load(directory: Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreT
     """
     tokenizer = load_tokenizer(directory)
     if not (directory / "config.json").is_file():
-        raise ValueError(f"{directory} is not a model directory: config.json is missing; give one that transformers saved")
+        raise ValueError(
+            f"{directory} is not a model directory: config.json is missing; give one that transformers saved"
+        )
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
     return model.to(device()).eval(), tokenizer
 

@@ -124,9 +124,7 @@ def _read(path: Path) -> Settings:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(
-            f"{path}{line}: this is not YAML: {getattr(error, 'problem', None) or error}"
-        ) from None
+        raise ValueError(f"{path}{line}: this is not YAML: {getattr(error, 'problem', None) or error}") from None
     finally:
         loader.dispose()
     if not isinstance(values, dict):
@@ -148,9 +146,7 @@ def _build(loader: _Loader, node: yaml.Node, place: Place, path: Path, origins: 
             values[key] = _build(loader, value_node, (*place, key), path, origins)
         return values
     if isinstance(node, yaml.SequenceNode):
-        return [
-            _build(loader, child, (*place, number), path, origins) for number, child in enumerate(node.value)
-        ]
+        return [_build(loader, child, (*place, number), path, origins) for number, child in enumerate(node.value)]
     return _finite(loader.construct_object(node, deep=True), spell(place), origins[place])
 
 
@@ -210,8 +206,7 @@ def _replaced(node: Any, place: Sequence[Key], value: Any, override: str, above:
     if isinstance(node, list):
         if not isinstance(key, int) or key >= len(node):
             raise ValueError(
-                f"--set {override}: {spell(above)} is a list of {len(node)}; "
-                f"its items are numbered from 0, not {key!r}"
+                f"--set {override}: {spell(above)} is a list of {len(node)}; its items are numbered from 0, not {key!r}"
             )
         return [
             _replaced(item, rest, value, override, (*above, key)) if number == key else item

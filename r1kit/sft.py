@@ -150,7 +150,12 @@ def train(
         if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < total:
             checkpoint.save(checkpoints, step + 1, engine.tensors(), {"loss": loss})
     model.eval()
-    return {"loss": loss, "steps": float(total), "rows": float(len(kept)), "rows_too_long": float(len(examples) - len(kept))}
+    return {
+        "loss": loss,
+        "steps": float(total),
+        "rows": float(len(kept)),
+        "rows_too_long": float(len(examples) - len(kept)),
+    }
 
 
 def _accumulate(model: PreTrainedModel, batch: Sequence[Example], micro_batch_tokens: int) -> float:

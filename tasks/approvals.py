@@ -51,9 +51,7 @@ def submitter() -> str:
 def _git_email() -> str:
     command = ["git", "config", "user.email"]
     try:
-        done = subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10, check=False
-        )
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip()
@@ -154,9 +152,7 @@ def approvals_of(
         if fault is None and withdrawn:
             fault = f"the model was rolled back from {facts['environment']} since (ledger entry {withdrawn})"
         checked.append(
-            Approval(
-                facts["approver"], facts["environment"], recorded.time, recorded.sequence, facts["key"], fault
-            )
+            Approval(facts["approver"], facts["environment"], recorded.time, recorded.sequence, facts["key"], fault)
         )
     return checked
 
@@ -167,9 +163,7 @@ def valid_approvers(approvals: Sequence[Approval], environment: str) -> list[str
     return sorted({approver.lower(): approver for approver in by_key.values()}.values())
 
 
-def _registered(
-    workspace: Workspace, entries: Sequence[Recorded], reference: str, name: str
-) -> ResolvedModel:
+def _registered(workspace: Workspace, entries: Sequence[Recorded], reference: str, name: str) -> ResolvedModel:
     model = registered(entries, family_of(reference, name), resolve_model(reference, workspace, name))
     if model is None:
         raise ValueError(f"the model {reference!r} is not registered; finish a run with `r1 run` first")
@@ -210,15 +204,11 @@ def _fault(
             return f"the signed statement says {field} {statement.get(field)!r}, not {value!r}"
     if approver.lower() in {person.lower() for person in own}:
         return f"{approver} submitted the model; somebody else has to approve it"
-    shared = next(
-        (p for p in own if any(s.public_key == public_key and s.speaks_for(p) for s in signers)), None
-    )
+    shared = next((p for p in own if any(s.public_key == public_key and s.speaks_for(p) for s in signers)), None)
     return f"the key of {approver} is also that of {shared}, who submitted the model" if shared else None
 
 
-def _rolled_back_after(
-    entries: Sequence[Recorded], approval: Recorded, model: ResolvedModel, name: str
-) -> int | None:
+def _rolled_back_after(entries: Sequence[Recorded], approval: Recorded, model: ResolvedModel, name: str) -> int | None:
     """The ledger number of a rollback that took the approved model out of its environment again."""
     full_name = f"{name}-{approval.entry.facts['environment']}"
     for recorded in entries:

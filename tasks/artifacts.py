@@ -41,9 +41,7 @@ class Artifact(Section):
 
 def canonical_json(value: Any) -> bytes:
     """The one spelling of a JSON value: sorted keys, no spaces, UTF-8. Raises ValueError on NaN."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest_bytes(content: bytes) -> str:
@@ -87,9 +85,7 @@ def describe(path: Path, kind: str) -> Artifact:
     """The artifact that lies at `path`, left where it is. Data sets, which DVC keeps, are described so."""
     records = manifest(path)
     size_bytes = sum(record["size"] for record in records)
-    return Artifact(
-        kind=kind, uri=path.resolve().as_uri(), digest=digest_json(records), size_bytes=size_bytes
-    )
+    return Artifact(kind=kind, uri=path.resolve().as_uri(), digest=digest_json(records), size_bytes=size_bytes)
 
 
 def local_path(uri: str) -> Path | None:
@@ -108,11 +104,7 @@ def fault(artifact: Artifact) -> str | None:
     if not path.exists():
         return f"{path} is missing"
     found = digest_directory(path)
-    return (
-        None
-        if found == artifact.digest
-        else f"{path} was altered: {found[:19]}…, not {artifact.digest[:19]}…"
-    )
+    return None if found == artifact.digest else f"{path} was altered: {found[:19]}…, not {artifact.digest[:19]}…"
 
 
 def verify(artifact: Artifact) -> bool:

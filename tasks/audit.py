@@ -139,9 +139,7 @@ class AuditReport(Section):
         return not self.problems
 
 
-def audit(
-    workspace: Workspace, reference: str, *, name: str = "r1kit", approvers: Path | None = None
-) -> AuditReport:
+def audit(workspace: Workspace, reference: str, *, name: str = "r1kit", approvers: Path | None = None) -> AuditReport:
     """Look into a model. Raises ValueError where there is no such model or the ledger cannot be read."""
     ledger, name = open_ledger(workspace), family_of(reference, name)
     problems = ledger.verify()
@@ -242,9 +240,7 @@ def _anchor_problems(workspace: Workspace, entries: Sequence[Recorded], name: st
     return problems
 
 
-def _data_record(
-    workspace: Workspace, entries: Sequence[Recorded], behind: Ancestry, artifact: Artifact
-) -> DataRecord:
+def _data_record(workspace: Workspace, entries: Sequence[Recorded], behind: Ancestry, artifact: Artifact) -> DataRecord:
     verdict = validation_of(entries, artifact.digest)
     manifest = next(
         (
@@ -357,9 +353,7 @@ def _approvals(
     return found, problem if found else []
 
 
-def _evaluation(
-    workspace: Workspace, entries: Sequence[Recorded], model: ResolvedModel
-) -> dict[str, dict[str, float]]:
+def _evaluation(workspace: Workspace, entries: Sequence[Recorded], model: ResolvedModel) -> dict[str, dict[str, float]]:
     examined = evaluation_of(entries, model.artifact.digest)
     document = _document(workspace, examined[1]) if examined else {}
     if not document:
@@ -389,12 +383,8 @@ def _places(entries: Sequence[Recorded], model: ResolvedModel) -> tuple[PlaceRec
         title = f"{facts['name']}/{facts['version']}"
         who = str(facts.get("submitter") or facts.get("actor", ""))
         if came is not None and came.digest == model.artifact.digest:
-            verb = {"registration": "registered as", "promotion": "promoted to", "rollback": "came back as"}[
-                entry.kind
-            ]
-            found.append(
-                PlaceRecord(what=f"{verb} {title}", time=recorded.time, who=who, sequence=recorded.sequence)
-            )
+            verb = {"registration": "registered as", "promotion": "promoted to", "rollback": "came back as"}[entry.kind]
+            found.append(PlaceRecord(what=f"{verb} {title}", time=recorded.time, who=who, sequence=recorded.sequence))
         elif entry.kind == "rollback" and left is not None and left.digest == model.artifact.digest:
             what = f"rolled back from {facts['environment']} in favour of {title}"
             found.append(PlaceRecord(what=what, time=recorded.time, who=who, sequence=recorded.sequence))
@@ -408,16 +398,10 @@ def _problems(
     steps: Sequence[StepRecord],
     signature: str,
 ) -> list[str]:
-    problems = [
-        f"the model: {reason}"
-        for reason in [fault(model.artifact) if model.artifact.path else None]
-        if reason
-    ]
+    problems = [f"the model: {reason}" for reason in [fault(model.artifact) if model.artifact.path else None] if reason]
     if signature not in ("verified", "none"):
         problems.append(f"the signature does not hold: {signature}")
     problems += [f"nothing says where {a.kind} {a.digest[:19]}… came from" for a in behind.missing]
-    problems += [
-        f"{record.kind}: never validated as these bytes" for record in data if record.validated is None
-    ]
+    problems += [f"{record.kind}: never validated as these bytes" for record in data if record.validated is None]
     problems += [f"{step.title}: {reason}" for step in steps for reason in step.faults]
     return problems

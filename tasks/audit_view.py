@@ -9,11 +9,7 @@ from tasks.audit import AuditReport, DataRecord, StepRecord
 def render(report: AuditReport) -> Tree:
     """The whole report as a tree; print it with a rich console."""
     verdict = "[bold green]sound[/]" if report.sound else f"[bold red]{len(report.problems)} problems[/]"
-    title = (
-        f"{report.name}/{report.version} ({report.model})"
-        if report.name
-        else f"{report.model} (not registered)"
-    )
+    title = f"{report.name}/{report.version} ({report.model})" if report.name else f"{report.model} (not registered)"
     tree = Tree(f"[bold]{escape(title)}[/]  {verdict}")
     _add_identity(tree, report)
     for label, lines in (
@@ -31,8 +27,7 @@ def render(report: AuditReport) -> Tree:
         _add_step(lineage, step)
     _add_approvals(tree, report)
     events = [
-        f"{_day(p.time)}  {escape(p.what)}, by {escape(p.who)} [dim](entry {p.sequence})[/]"
-        for p in report.places
+        f"{_day(p.time)}  {escape(p.what)}, by {escape(p.who)} [dim](entry {p.sequence})[/]" for p in report.places
     ]
     _add_lines(tree, "[bold]history[/]", events or ["never registered"])
     tree.add(f"[bold]ledger[/] · {report.ledger_entries} entries, head [dim]{report.ledger_head}[/]")
@@ -59,9 +54,7 @@ def _add_evaluation(tree: Tree, report: AuditReport) -> None:
 def _add_data(parent: Tree, record: DataRecord) -> None:
     passed = record.validated is not None
     verdict = f"validated {_day(record.validated)}" if record.validated else "[red]never validated[/]"
-    branch = parent.add(
-        f"{_mark(passed)} [cyan]{escape(record.kind)}[/] [dim]{record.digest[:19]}…[/] · {verdict}"
-    )
+    branch = parent.add(f"{_mark(passed)} [cyan]{escape(record.kind)}[/] [dim]{record.digest[:19]}…[/] · {verdict}")
     if record.verdict:
         figures = ", ".join(
             f"{name} {value}" for name, value in record.verdict.items() if isinstance(value, int | float)
@@ -72,9 +65,7 @@ def _add_data(parent: Tree, record: DataRecord) -> None:
         stated = ", ".join(
             f"{name} {value}" for name, value in source.items() if name not in ("name", "source", "kind")
         )
-        branch.add(
-            f"from {escape(str(source.get('name') or source.get('source')))}: [dim]{escape(stated)}[/]"
-        )
+        branch.add(f"from {escape(str(source.get('name') or source.get('source')))}: [dim]{escape(stated)}[/]")
     if record.fault:
         branch.add(f"[red]{escape(record.fault)}[/]")
 
@@ -108,9 +99,7 @@ def _model_source(step: StepRecord) -> str:
 def _add_approvals(tree: Tree, report: AuditReport) -> None:
     lines = []
     for approval in report.approvals:
-        fault = (
-            f" [red]does not count: {escape(approval.fault)}[/]" if approval.fault else " signature verified"
-        )
+        fault = f" [red]does not count: {escape(approval.fault)}[/]" if approval.fault else " signature verified"
         who = f"{escape(approval.approver)} for {approval.environment}, {_day(approval.time)}"
         lines.append(f"{_mark(approval.fault is None)} {who}, [dim]{escape(approval.key)}[/]{fault}")
     _add_lines(tree, "[bold]approvals[/]", lines or ["none"])

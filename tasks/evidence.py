@@ -28,18 +28,14 @@ class Examined:
     """The reward models' scores, on general prompts."""
 
 
-def build_evidence(
-    entries: Sequence[Recorded], model: str, artifact: Artifact, behind: Ancestry
-) -> dict[str, Any]:
+def build_evidence(entries: Sequence[Recorded], model: str, artifact: Artifact, behind: Ancestry) -> dict[str, Any]:
     """The evidence document of a model. The same model made the same way gives the same document.
 
     Raises ValueError where the lineage has a gap.
     """
     if behind.missing:
         lost = behind.missing[0]
-        raise ValueError(
-            f"the ledger does not say where {lost.kind} {lost.digest[:19]}… came from; run again"
-        )
+        raise ValueError(f"the ledger does not say where {lost.kind} {lost.digest[:19]}… came from; run again")
     examined = evaluation_of(entries, artifact.digest)
     data = training_data(behind)
     verdicts = {a.digest: validation_of(entries, a.digest) for a in data}
@@ -60,17 +56,12 @@ def build_evidence(
 def training_data(behind: Ancestry) -> list[Artifact]:
     """The prepared data sets that training stages of this lineage took, each once."""
     made_by_data = {
-        edge.artifact.digest
-        for step in behind.steps
-        if step.entry.job == "data"
-        for edge in step.entry.outputs
+        edge.artifact.digest for step in behind.steps if step.entry.job == "data" for edge in step.entry.outputs
     }
     found: dict[str, Artifact] = {}
     for step in behind.steps:
         if step.entry.job not in UNTRAINED:
-            found |= {
-                e.artifact.digest: e.artifact for e in step.entry.inputs if e.artifact.digest in made_by_data
-            }
+            found |= {e.artifact.digest: e.artifact for e in step.entry.inputs if e.artifact.digest in made_by_data}
     return list(found.values())
 
 

@@ -75,9 +75,7 @@ def _origin(question: Question) -> Gate:
     stack = history(question.entries, question.name, "staging")
     held = (stack[-1].entry.facts["name"], stack[-1].entry.facts["version"]) if stack else None
     passed = held == (model.name, model.version)
-    came_from = (
-        "staging, which holds another model now" if came_from == "staging" and not passed else came_from
-    )
+    came_from = "staging, which holds another model now" if came_from == "staging" and not passed else came_from
     advice = "" if passed else f"promote it to staging first: `r1 promote {model.reference} --to staging`"
     return Gate("source", passed, f"it comes from {came_from}", "the model that staging holds", advice)
 
@@ -110,19 +108,13 @@ def _lineage(question: Question) -> Iterator[Gate]:
     missing = [f"{artifact.kind} {artifact.digest[:19]}…" for artifact in behind.missing]
     if missing:
         figure = f"nothing says where {', '.join(missing)} came from"
-        yield Gate(
-            "lineage", False, figure, "every step back to the data", "run the recipe again with `r1 run`"
-        )
+        yield Gate("lineage", False, figure, "every step back to the data", "run the recipe again with `r1 run`")
     else:
         yield Gate("lineage", True, f"{len(behind.steps)} steps back to the data")
-    unseen = [
-        f"{artifact.kind} {artifact.digest[:19]}…" for artifact in unvalidated(question.entries, behind)
-    ]
+    unseen = [f"{artifact.kind} {artifact.digest[:19]}…" for artifact in unvalidated(question.entries, behind)]
     if unseen:
         figure = f"trained on {', '.join(unseen)}, which no validation let through"
-        yield Gate(
-            "data", False, figure, "a verdict on exactly these bytes", "run `r1 run`, which validates them"
-        )
+        yield Gate("data", False, figure, "a verdict on exactly these bytes", "run `r1 run`, which validates them")
     else:
         yield Gate("data", True, "every data set was validated as the same bytes")
 
@@ -159,16 +151,12 @@ def _comparison(question: Question, own: Examined, holder: ResolvedModel) -> Ite
     differences = _differences(own.accuracy, theirs.accuracy) if theirs else {}
     if not differences:
         why = f"shares no problems with {holder.title}" if theirs else f"{holder.title} was never evaluated"
-        yield Gate(
-            "comparison", False, why, "a paired difference to the holder", f"run `r1 eval {question.to}`"
-        )
+        yield Gate("comparison", False, why, "a paired difference to the holder", f"run `r1 eval {question.to}`")
     limit = -question.settings.max_regression
     for benchmark, interval in differences.items():
         figure = f"{benchmark}: {_shown(interval)} against {holder.title}"
         passed = interval.low >= limit
-        advice = (
-            "" if passed else "train longer, or raise promotion.max_regression if that loss is acceptable"
-        )
+        advice = "" if passed else "train longer, or raise promotion.max_regression if that loss is acceptable"
         yield Gate("comparison", passed, figure, f"lower end at least {limit:+.3f}", advice)
 
 
@@ -185,9 +173,7 @@ def _reward_hacking(question: Question, own: Examined) -> Iterator[Gate]:
         return
     figure = "; ".join(f"{b}: {_shown(i)}" for b, i in {**liked, **worse}.items()) + " against its parent"
     limit = "no loss of accuracy where the reward models' scores rise"
-    advice = (
-        "shorten preference RL (prefer.preference_last_steps) or raise prefer.kl_coefficient" if worse else ""
-    )
+    advice = "shorten preference RL (prefer.preference_last_steps) or raise prefer.kl_coefficient" if worse else ""
     yield Gate("reward hacking", not worse, figure, limit, advice)
 
 
@@ -229,9 +215,7 @@ def _approvals(question: Question) -> Gate:
         return Gate("approvals", False, str(error), limit, advice)
     found = approvals_of(question.entries, question.model, signers, question.name)
     names = valid_approvers(found, question.to)
-    refused = [
-        f"{a.approver}'s does not count: {a.fault}" for a in found if a.fault and a.environment == question.to
-    ]
+    refused = [f"{a.approver}'s does not count: {a.fault}" for a in found if a.fault and a.environment == question.to]
     figure = f"{len(names)} valid approvals for {question.to}" + (f" ({', '.join(names)})" if names else "")
     passed = len(names) >= wanted
     return Gate(

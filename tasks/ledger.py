@@ -113,9 +113,7 @@ class Ledger:
         while True:
             head = self.head()
             if after is not None and head != after:
-                raise LedgerMoved(
-                    f"the ledger went on from entry {after.sequence} to {head.sequence} meanwhile"
-                )
+                raise LedgerMoved(f"the ledger went on from entry {after.sequence} to {head.sequence} meanwhile")
             sequence = head.sequence + 1
             content = canonical_json(_event(entry, sequence, head.digest))
             if self._create(self._file(sequence), content):
@@ -132,9 +130,7 @@ class Ledger:
         """All entries, first to last. Raises ValueError naming the file that cannot be read."""
         for sequence in self._numbers():
             if sequence not in self._read:
-                self._read[sequence] = _parse(
-                    self._file(sequence).read_bytes(), sequence, self._file(sequence)
-                )
+                self._read[sequence] = _parse(self._file(sequence).read_bytes(), sequence, self._file(sequence))
         return [self._read[sequence] for sequence in sorted(self._read)]
 
     def verify(self) -> list[str]:
@@ -151,9 +147,7 @@ class Ledger:
                 faults.append(str(error))
             else:
                 if recorded.previous != previous and sequence == expected:
-                    faults.append(
-                        f"ledger entry {sequence} does not follow from entry {sequence - 1}: one was altered"
-                    )
+                    faults.append(f"ledger entry {sequence} does not follow from entry {sequence - 1}: one was altered")
             previous, expected = digest_bytes(content), sequence + 1
         return faults
 

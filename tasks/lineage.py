@@ -80,9 +80,7 @@ def made(recorded: Recorded) -> bool:
 
 def producer(entries: Sequence[Recorded], digest: str, run: str = "") -> Recorded | None:
     """The stage that made these bytes: the one of recipe run `run` if there is one, else the latest."""
-    makers = [
-        r for r in entries if made(r) and any(edge.artifact.digest == digest for edge in r.entry.outputs)
-    ]
+    makers = [r for r in entries if made(r) and any(edge.artifact.digest == digest for edge in r.entry.outputs)]
     of_run = [r for r in makers if r.entry.run == run]
     return next(reversed(of_run or makers), None)
 
@@ -111,9 +109,7 @@ def origin(entries: Sequence[Recorded], recorded: Recorded) -> Recorded:
     """The entry in which a reused stage ran; the entry itself where it ran, or where that is not known."""
     key = recorded.entry.facts.get("key")
     ran = (
-        r
-        for r in entries
-        if r.entry.status == "ran" and r.entry.kind == "stage" and r.entry.facts.get("key") == key
+        r for r in entries if r.entry.status == "ran" and r.entry.kind == "stage" and r.entry.facts.get("key") == key
     )
     return recorded if recorded.entry.status == "ran" else next(ran, recorded)
 
@@ -131,11 +127,7 @@ def validation_of(entries: Sequence[Recorded], digest: str) -> tuple[Recorded, A
     """The latest validation that let exactly these bytes pass."""
     for recorded in reversed(entries):
         result = recorded.entry.output("validation")
-        if (
-            made(recorded)
-            and result is not None
-            and any(e.artifact.digest == digest for e in recorded.entry.inputs)
-        ):
+        if made(recorded) and result is not None and any(e.artifact.digest == digest for e in recorded.entry.inputs):
             return recorded, result
     return None
 
@@ -169,9 +161,7 @@ def versions(entries: Sequence[Recorded], name: str) -> list[Recorded]:
     return [
         r
         for r in entries
-        if r.entry.kind in ("registration", "promotion")
-        and r.entry.status == "done"
-        and r.entry.facts["name"] in own
+        if r.entry.kind in ("registration", "promotion") and r.entry.status == "done" and r.entry.facts["name"] in own
     ]
 
 

@@ -63,9 +63,7 @@ class Progress:
         self._lock = threading.RLock()
         self._live: Live | None = None
         if self.console.is_terminal:
-            self._live = Live(
-                get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True
-            )
+            self._live = Live(get_renderable=self._render, console=self.console, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> Self:
         if self._live:

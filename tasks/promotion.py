@@ -126,21 +126,14 @@ def rollback(
         ledger = open_ledger(workspace)
         stack = history(ledger.entries(), name, environment)
         if len(stack) < 2:
-            held = (
-                f"only {_title(stack[-1])} was ever promoted to it"
-                if stack
-                else "nothing was ever promoted to it"
-            )
+            held = f"only {_title(stack[-1])} was ever promoted to it" if stack else "nothing was ever promoted to it"
             raise ValueError(f"{environment} cannot be rolled back: {held}")
         left, back = stack[-1], stack[-2]
         wrong = _copy_fault(workspace, back)
         if wrong:
             raise ValueError(f"{environment} cannot be rolled back to {_title(back)}: {wrong}")
         facts = {
-            **{
-                key: back.entry.facts[key]
-                for key in ("name", "version", "environment", "model", "mlflow_run_id")
-            },
+            **{key: back.entry.facts[key] for key in ("name", "version", "environment", "model", "mlflow_run_id")},
             "previous": left.entry.facts["version"],
             "actor": actor or getpass.getuser(),
             "reason": reason,
@@ -169,9 +162,7 @@ def environment_lock(workspace: Workspace) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                "another promotion or rollback is under way here; try again when it is done"
-            ) from None
+            raise ValueError("another promotion or rollback is under way here; try again when it is done") from None
         yield
 
 
@@ -233,9 +224,7 @@ def _question(
     entries, name = ledger.entries(), family_of(reference, name)
     model = registered(entries, name, resolve_model(reference, workspace, name))
     if model is None:
-        raise ValueError(
-            f"{reference!r} is not registered; finish a run with `r1 run`, which registers its model"
-        )
+        raise ValueError(f"{reference!r} is not registered; finish a run with `r1 run`, which registers its model")
     stack = history(entries, name, to)
     holder = from_version(stack[-1], to) if stack else None
     if to == "production":
@@ -291,9 +280,7 @@ def _intend(question: Question, begin: Entry) -> Recorded:
         entries = ledger.entries()
         rivals = [r for r in unfinished(entries) if r.entry.facts["name"] == full_name]
         if rivals or [r.digest for r in history(entries, question.name, question.to)] != seen:
-            raise ValueError(
-                f"another promotion to {question.to} was quicker; run again to be compared with it"
-            )
+            raise ValueError(f"another promotion to {question.to} was quicker; run again to be compared with it")
         try:
             return ledger.append(begin, after=Head(entries[-1].sequence, entries[-1].digest))
         except LedgerMoved:
@@ -330,9 +317,7 @@ def _finish(
         "mlflow_run_id": run_id,
         "signing_key_digest": key_digest(workspace),
     }
-    return ledger.append(
-        intent.entry.model_copy(update={"status": "done", "outputs": copies.edges(), "facts": facts})
-    )
+    return ledger.append(intent.entry.model_copy(update={"status": "done", "outputs": copies.edges(), "facts": facts}))
 
 
 def _undo(workspace: Workspace, ledger: Ledger, intent: Recorded) -> None:

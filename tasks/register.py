@@ -119,9 +119,7 @@ def create_version(
     full_name = f"{name}-{environment}"
     ensure_registered_model(client, full_name)
     anchor = {"r1kit.ledger_sequence": str(head.sequence), "r1kit.ledger_digest": head.digest}
-    version = client.create_model_version(
-        full_name, f"runs:/{run.run_id}/model", run.run_id, tags={**tags, **anchor}
-    )
+    version = client.create_model_version(full_name, f"runs:/{run.run_id}/model", run.run_id, tags={**tags, **anchor})
     return str(version.version)
 
 
@@ -194,9 +192,7 @@ def _write_bundle(
     bundle.mkdir()
     (bundle / "evidence.json").write_bytes(canonical_json(evidence))
     if examined:
-        (bundle / "evaluation.json").write_bytes(
-            _file(fetch(examined, workspace), "evaluation.json").read_bytes()
-        )
+        (bundle / "evaluation.json").write_bytes(_file(fetch(examined, workspace), "evaluation.json").read_bytes())
     verdicts = (validation_of(entries, data["digest"]) for data in evidence["data"])
     for artifact in {v[1].digest: v[1] for v in verdicts if v}.values():
         content = _file(fetch(artifact, workspace), "validation.json").read_bytes()
@@ -207,9 +203,7 @@ def _file(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
 
 
-def _registered_before(
-    entries: list[Recorded], name: str, model_digest: str, document_digest: str
-) -> Recorded | None:
+def _registered_before(entries: list[Recorded], name: str, model_digest: str, document_digest: str) -> Recorded | None:
     for recorded in reversed(registrations(entries, name)):
         model = recorded.entry.output("model")
         same_evidence = recorded.entry.facts["evidence_document_digest"] == document_digest

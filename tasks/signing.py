@@ -24,9 +24,7 @@ def signing_key(workspace: Workspace) -> Path:
         _create(private, pem)
     if not public.exists():
         key = serialization.load_pem_private_key(private.read_bytes(), password=None)
-        pem = key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
         _create(public, pem)
     return private
 

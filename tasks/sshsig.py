@@ -63,9 +63,7 @@ def load_key(path: Path, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
         except ValueError as error:
             raise ValueError(f"the passphrase of {path} is wrong") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise ValueError(
-            f"{path} is not an OpenSSH private key; make one with `ssh-keygen -t ed25519`"
-        ) from error
+        raise ValueError(f"{path} is not an OpenSSH private key; make one with `ssh-keygen -t ed25519`") from error
     if isinstance(key, Ed25519PrivateKey):
         return key
     raise ValueError(f"{path} is not an Ed25519 key; make one with `ssh-keygen -t ed25519`")
@@ -107,9 +105,7 @@ def verify(
     """
     public_key, found_namespace, hash_name, signature = _take_apart(armoured)
     if found_namespace != namespace.encode():
-        raise ValueError(
-            f"the signature is for {found_namespace.decode(errors='replace')!r}, not {namespace!r}"
-        )
+        raise ValueError(f"the signature is for {found_namespace.decode(errors='replace')!r}, not {namespace!r}")
     if hash_name not in HASHES:
         raise ValueError(f"the signature uses the hash {hash_name.decode(errors='replace')!r}")
     try:
@@ -124,9 +120,7 @@ def verify(
     for line in lines:
         if _allows(line, namespace, at):
             return public_key
-    raise ValueError(
-        f"the key {fingerprint(public_key)} of {principal} may not sign {namespace!r} on {at.date()}"
-    )
+    raise ValueError(f"the key {fingerprint(public_key)} of {principal} may not sign {namespace!r} on {at.date()}")
 
 
 def read_allowed_signers(path: Path) -> list[AllowedSigner]:

@@ -42,9 +42,7 @@ def fetch(artifact: Artifact, workspace: Workspace) -> Path:
     if artifact.path is not None:
         wrong = fault(artifact)
         if wrong:
-            raise ValueError(
-                f"{artifact.kind}: {wrong}; run again to make it anew, or restore it from a backup"
-            )
+            raise ValueError(f"{artifact.kind}: {wrong}; run again to make it anew, or restore it from a backup")
         return artifact.path
     name = artifact.uri.rstrip("/").rsplit("/", 1)[-1]
     cached = workspace.cache_dir / "artifacts" / artifact.digest.removeprefix("sha256:") / name
@@ -59,9 +57,7 @@ def _download(artifact: Artifact, destination: Path, workspace: Workspace) -> No
 
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
-        got = Path(
-            download_artifacts(artifact_uri=artifact.uri, dst_path=scratch, tracking_uri=workspace.mlflow_uri)
-        )
+        got = Path(download_artifacts(artifact_uri=artifact.uri, dst_path=scratch, tracking_uri=workspace.mlflow_uri))
         found = digest_directory(got)
         if found != artifact.digest:
             raise ValueError(f"{artifact.uri} was altered: {found[:19]}…, not {artifact.digest[:19]}…")

@@ -7,7 +7,5 @@ from r1kit.models import ScratchConfig
 def small_model(seed: int = 0, layers: int = 2):
     """A random Llama of a few thousand parameters in the tiny world, and its tokenizer."""
     tokenizer = tinyworld.tokenizer()
-    shape = ScratchConfig(
-        hidden_size=16, num_layers=layers, num_heads=2, intermediate_size=32, max_length_tokens=128
-    )
+    shape = ScratchConfig(hidden_size=16, num_layers=layers, num_heads=2, intermediate_size=32, max_length_tokens=128)
     return models.make_llama(shape, tokenizer, seed), tokenizer

@@ -41,9 +41,7 @@ def _digest(model: torch.nn.Module) -> list[bytes]:
 
 def _train(path: Path, config: GrpoConfig = CONFIG, reward=_reward, log=lambda *_: None, general=()) -> list[bytes]:
     model, tokenizer = small_model()
-    grpo.train(
-        model, tokenizer, PROMPTS, reward, config, seed=1, checkpoints=path, log=log, general_prompts=general
-    )
+    grpo.train(model, tokenizer, PROMPTS, reward, config, seed=1, checkpoints=path, log=log, general_prompts=general)
     return _digest(model)
 
 
@@ -64,8 +62,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kill_after: int
 def _rollout(rewards: list[list[float]]) -> Rollout:
     _, tokenizer = small_model()
     completions = [
-        Completion(tuple(range(10 + row, 13 + row % 3 + row)), "", (), True)
-        for row in range(sum(map(len, rewards)))
+        Completion(tuple(range(10 + row, 13 + row % 3 + row)), "", (), True) for row in range(sum(map(len, rewards)))
     ]
     return Rollout(PROMPTS[: len(rewards)], completions, [{} for _ in completions], torch.tensor(rewards).double())
 

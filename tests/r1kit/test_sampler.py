@@ -42,9 +42,7 @@ def test_logprobs_as_sampled_equal_those_recomputed(temperature: float) -> None:
     groups = sample(model, tokenizer, PROMPTS, 4, config, seed=3, prompt_keys=[1, 2, 3, 4])
     for prompt, group in zip(PROMPTS, groups, strict=True):
         with torch.no_grad():
-            logprobs, mask, _ = response_logprobs(
-                model, [prompt] * 4, [c.token_ids for c in group], temperature
-            )
+            logprobs, mask, _ = response_logprobs(model, [prompt] * 4, [c.token_ids for c in group], temperature)
         for row, completion in enumerate(group):
             recomputed = logprobs[row][mask[row]].tolist()
             assert recomputed == pytest.approx(list(completion.logprobs), abs=1e-4)

@@ -51,8 +51,7 @@ class Recipe:
     ) -> Artifact:
         """An evaluation in which the first `correct` share of the problems was answered."""
         scores = [
-            {"id": f"p/{i}", "benchmark": BENCHMARK, "score": float(i < correct * problems)}
-            for i in range(problems)
+            {"id": f"p/{i}", "benchmark": BENCHMARK, "score": float(i < correct * problems)} for i in range(problems)
         ]
         scores += [{"id": f"g/{i}", "benchmark": "general", "score": preference + i / 100} for i in range(20)]
         benchmarks = {BENCHMARK: {"pass_at_1": {"value": correct}}, "general": {"pass_at_1": None}}

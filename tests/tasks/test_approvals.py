@@ -34,9 +34,7 @@ def registered(workspace: Workspace) -> ResolvedModel:
     return resolve_model("candidate", workspace)
 
 
-def give(
-    workspace: Workspace, tmp_path: Path, who: str = ALICE, to: Any = "staging", **options: Any
-) -> Recorded:
+def give(workspace: Workspace, tmp_path: Path, who: str = ALICE, to: Any = "staging", **options: Any) -> Recorded:
     options = {"key": tmp_path / f"{who}.key", "approvers": tmp_path / "approvers", **options}
     return approve(workspace, "r1", to, approver=who, **options)
 
@@ -65,15 +63,11 @@ def test_ssh_keygen_verifies_the_ledgers_approval(
     facts = give(workspace, tmp_path).entry.facts
     (tmp_path / "sig").write_text(facts["signature"])
     command = ["ssh-keygen", "-Y", "verify", "-f", "approvers", "-I", ALICE, "-n", NAMESPACE, "-s", "sig"]
-    done = subprocess.run(
-        command, input=facts["statement"], text=True, cwd=tmp_path, capture_output=True, check=False
-    )
+    done = subprocess.run(command, input=facts["statement"], text=True, cwd=tmp_path, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_submitter_cannot_approve(
-    workspace: Workspace, registered: ResolvedModel, tmp_path: Path
-) -> None:
+def test_the_submitter_cannot_approve(workspace: Workspace, registered: ResolvedModel, tmp_path: Path) -> None:
     approver(tmp_path, "Submitter@example.org")
     with pytest.raises(ValueError, match="submitted the model; somebody else has to approve it"):
         give(workspace, tmp_path, "Submitter@example.org")
@@ -109,9 +103,7 @@ def test_forged_and_revoked_approvals_do_not_count(
     approver(tmp_path)
     given = give(workspace, tmp_path).entry
     statement = given.facts["statement"].replace('"staging"', '"production"')
-    forged = given.model_copy(
-        update={"facts": {**given.facts, "environment": "production", "statement": statement}}
-    )
+    forged = given.model_copy(update={"facts": {**given.facts, "environment": "production", "statement": statement}})
     moved = given.model_copy(update={"facts": {**given.facts, "environment": "production"}})
     for entry in (forged, moved):
         open_ledger(workspace).append(entry)

@@ -62,8 +62,6 @@ def test_digest_must_be_one() -> None:
 
 
 def test_canonical_json_has_one_spelling() -> None:
-    assert (
-        canonical_json({"b": 1, "a": "é"}) == canonical_json({"a": "é", "b": 1}) == '{"a":"é","b":1}'.encode()
-    )
+    assert canonical_json({"b": 1, "a": "é"}) == canonical_json({"a": "é", "b": 1}) == '{"a":"é","b":1}'.encode()
     with pytest.raises(ValueError):
         canonical_json(float("nan"))

@@ -52,9 +52,7 @@ def test_a_sound_model_is_told_back_to_base(staged: Workspace) -> None:
     assert report.steps[2].inputs.keys() == {"model", "problems"} and report.steps[2].config == {"steps": 1}
     assert [record.kind for record in report.data] == ["problems"] and report.data[0].validated
     assert report.signature == "verified" and report.holds == ("staging", "production")
-    assert [(a.approver, a.environment, a.fault) for a in report.approvals] == [
-        ("alice@example.org", "staging", None)
-    ]
+    assert [(a.approver, a.environment, a.fault) for a in report.approvals] == [("alice@example.org", "staging", None)]
     assert [place.what for place in report.places] == [
         "registered as r1kit-candidate/1", "promoted to r1kit-staging/1", "promoted to r1kit-production/1",
     ]  # fmt: skip
@@ -98,9 +96,7 @@ def test_a_cut_off_ledger_is_found(staged: Workspace) -> None:
     for sequence in (last, last - 1, last - 2):
         (staged.ledger_dir / f"{sequence:08d}.json").unlink()
     assert open_ledger(staged).verify() == []
-    assert any(
-        "r1kit-production/1 was made after ledger entry" in line for line in audit(staged, "r1").problems
-    )
+    assert any("r1kit-production/1 was made after ledger entry" in line for line in audit(staged, "r1").problems)
 
 
 def test_aliases_follow_the_ledger(staged: Workspace) -> None:

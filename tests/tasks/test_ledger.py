@@ -23,9 +23,7 @@ def entry(job: str = "zero") -> Entry:
 def test_entries_come_back_as_written(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger")
     ledger.append(entry())
-    ledger.append(
-        Entry(kind="approval", job="approve", status="done", inputs=(Edge(role="model", artifact=MODEL),))
-    )
+    ledger.append(Entry(kind="approval", job="approve", status="done", inputs=(Edge(role="model", artifact=MODEL),)))
     first, second = Ledger(tmp_path / "ledger").entries()
     assert first.entry == entry() and second.previous == first.digest and first.previous == GENESIS
     assert first.entry.input("problems") == DATA and first.entry.output("model") == MODEL
@@ -36,9 +34,7 @@ def test_entries_come_back_as_written(tmp_path: Path) -> None:
 def test_an_entry_is_an_openlineage_run_event(tmp_path: Path) -> None:
     Ledger(tmp_path).append(entry())
     event = json.loads((tmp_path / "00000001.json").read_text())
-    assert {"eventType", "eventTime", "producer", "schemaURL", "run", "job", "inputs", "outputs"} <= set(
-        event
-    )
+    assert {"eventType", "eventTime", "producer", "schemaURL", "run", "job", "inputs", "outputs"} <= set(event)
     assert event["eventType"] == "COMPLETE" and event["job"]["name"] == "zero"
     assert event["inputs"][0]["name"] == f"problems@{DATA.digest}"
     for facet in [*event["run"]["facets"].values(), event["outputs"][0]["facets"]["r1kit_artifact"]]:

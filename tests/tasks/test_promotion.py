@@ -82,9 +82,7 @@ def test_without_approval_it_is_refused(tracked: Workspace, tmp_path: Path) -> N
     candidate(tracked)
     approver(tmp_path)
     message = refused(tracked, settings=STRICT, approvers=tmp_path / "approvers")
-    assert (
-        "approvals: 0 valid approvals for staging, wanted 1 by others than submitter@example.org" in message
-    )
+    assert "approvals: 0 valid approvals for staging, wanted 1 by others than submitter@example.org" in message
     assert "r1 approve r1 --to staging" in message
     assert "list the approvers there" in refused(tracked, settings=STRICT, approvers=tmp_path / "none")
 
@@ -213,8 +211,7 @@ def test_of_two_at_once_one_wins(tracked: Workspace) -> None:
     context = multiprocessing.get_context("spawn")
     start, answers = context.Barrier(2), context.Queue()
     rivals = [
-        context.Process(target=_compete, args=(tracked, f"r1kit-candidate/{n}", start, answers.put))
-        for n in (1, 2)
+        context.Process(target=_compete, args=(tracked, f"r1kit-candidate/{n}", start, answers.put)) for n in (1, 2)
     ]
     for rival in rivals:
         rival.start()

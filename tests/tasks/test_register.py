@@ -63,7 +63,5 @@ def test_models_are_found_by_every_reference(workspace: Workspace) -> None:
     assert resolve_model("distill-small", workspace).artifact == student
     newer = Recipe(workspace, "run-2").make(weights="newer")
     assert resolve_model("r1", workspace).artifact == newer
-    with pytest.raises(
-        ValueError, match=r"no model 'production' here; known models: base, distill-small, r1"
-    ):
+    with pytest.raises(ValueError, match=r"no model 'production' here; known models: base, distill-small, r1"):
         resolve_model("production", workspace)

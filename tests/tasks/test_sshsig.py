@@ -19,9 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 from tasks import sshsig
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-needs_ssh_keygen = pytest.mark.skipif(
-    shutil.which("ssh-keygen") is None, reason="no ssh-keygen on this machine"
-)
+needs_ssh_keygen = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="no ssh-keygen on this machine")
 
 
 def write_key(path: Path, passphrase: str = "") -> str:
@@ -44,9 +42,7 @@ def signers(tmp_path: Path, text: str) -> list[sshsig.AllowedSigner]:
     return sshsig.read_allowed_signers(tmp_path / "approvers")
 
 
-def check(
-    message: bytes, signature: str, allowed: list[sshsig.AllowedSigner], who: str = "alice@x.org"
-) -> bytes:
+def check(message: bytes, signature: str, allowed: list[sshsig.AllowedSigner], who: str = "alice@x.org") -> bytes:
     return sshsig.verify(message, signature, principal=who, namespace="test", signers=allowed, at=NOW)
 
 
