@@ -1,0 +1,53 @@
+# r1kit. `make run` runs the recipe, `make test` the tests; both set up .venv first, from nothing.
+#
+#   make run PROFILE=small ARGS="--mirror DIR --set zero.steps=4"
+#   make test TESTS=tests/r1kit
+
+SHELL       := bash
+.SHELLFLAGS := -o pipefail -c
+
+PYTHON  ?= $(shell command -v python3.11 || command -v python3)
+PROFILE ?= tiny
+ARGS    ?=
+TESTS   ?= tests
+BIN     := .venv/bin
+READY   := .venv/ready
+
+.PHONY: install run test check format clean
+
+install: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "r1kit needs Python 3.11; name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "setting up .venv from requirements.lock: two to four minutes, once"
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --progress-bar off --disable-pip-version-check --requirement requirements.lock | awk \
+	  -v total=$$(grep -c == requirements.lock) \
+	  '/^Collecting/ {if (++n % 25 == 0) print "  " n " of " total " packages found"} \
+	   /^Installing/ {print "  unpacking " total " packages, a minute or two"} {fflush()}'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(READY)
+	@$(BIN)/r1 run --profile $(PROFILE) $(ARGS)
+
+# One torch thread a process: two that share two cores with two threads each run many times slower.
+test: check
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+check: $(READY)
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports
+	@$(BIN)/pyright
+	@$(BIN)/python -m tasks.doctor
+
+format: $(READY)
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+# Everything that was made, the virtual environment too; the code and dvc.lock stay.
+clean:
+	rm -rf .venv .r1 data build *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
