@@ -9,19 +9,13 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+from r1kit.rewards.plain import plain_values
+
 MAX_CHARACTERS = 100_000
 
 _FENCE = re.compile(
     r"^[ \t]*```[ \t]*(?:python3?|py)?[ \t]*\r?\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE | re.IGNORECASE
 )
-_OPERATORS = frozenset(
-    f"__{name}__"
-    for name in (
-        "eq", "ne", "lt", "le", "gt", "ge", "add", "radd", "sub", "rsub", "mul", "rmul", "abs", "neg", "bool", "contains",
-        "len", "iter", "getitem", "round", "float", "int", "index", "hash", "instancecheck", "getattribute", "class",
-    )
-)  # fmt: skip
-_MAX_ITEMS = 1_000_000
 
 
 def program(text: str) -> str | None:
@@ -32,7 +26,7 @@ def program(text: str) -> str | None:
     return blocks[0] if len(blocks) == 1 else None
 
 
-def load(payload: dict[str, Any]) -> None:
+def load(_payload: dict[str, Any]) -> None:
     """Import what answers may hold as honest values, before anything of a model runs."""
     import collections
     import datetime
@@ -60,8 +54,10 @@ def judge(payload: dict[str, Any], passed: Callable[[], None]) -> tuple[float, s
     Returns:
         The verdict where it is bad; where it is good the process has already said so.
     """
-    run, kept, plain = exec, dict(vars(builtins)), _plain_values()
-    tests = _instrumented(payload["tests"], payload.get("entry_point", ""))
+    run, kept, plain = exec, dict(vars(builtins)), plain_values(frozenset(_TRUSTED))
+    tree = ast.parse(payload["tests"])
+    under_test = payload.get("entry_point") or _first_called(tree)
+    tests = _instrumented(tree, payload.get("entry_point", ""))
     name = "answer"
     module = types.ModuleType(name)
     for hidden in [entry for entry in sys.modules if entry.split(".")[0] in ("r1kit", "__main__")]:
@@ -70,9 +66,10 @@ def judge(payload: dict[str, Any], passed: Callable[[], None]) -> tuple[float, s
     sys.argv = [name]
     try:
         run(compile(payload["answer"], "answer.py", "exec"), module.__dict__)
-        space = {key: value for key, value in vars(module).items() if key not in kept and not key.startswith("__")}
+        taken = kept.keys() - {under_test}
+        space = {key: value for key, value in vars(module).items() if key not in taken and not key.startswith("__")}
         run(tests, {"__name__": "tests", "__builtins__": kept, "__plain__": plain, **space})
-    except BaseException as error:  # a model's program: whatever it raises, SystemExit too, is its verdict
+    except BaseException as error:  # noqa: BLE001  (a model's program: what it raises, SystemExit too, is its verdict)
         return 0.0, _sentence(error)
     passed()
     os._exit(0)
@@ -82,15 +79,27 @@ def _sentence(error: BaseException) -> str:
     name = type(error).__name__
     if isinstance(error, AssertionError):
         return "a test fails"
+    if isinstance(error, MemoryError):
+        return "out of memory"
     try:
         return f"{name}: {error}"[:200]
-    except BaseException:  # its own __str__ may do anything
+    except BaseException:  # noqa: BLE001  (its own __str__ may do anything)
         return name[:200]
 
 
-def _instrumented(source: str, entry_point: str) -> types.CodeType:
+def _first_called(tree: ast.Module) -> str:
+    """The function under test: the first one that an assertion calls with plain values."""
+    asserted = [node for top in tree.body if isinstance(top, ast.Assert) for node in ast.walk(top.test)]
+    for node in asserted:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            inside = [part for value in node.args for part in ast.walk(value)]
+            if not any(isinstance(part, ast.Call) for part in inside):
+                return node.func.id
+    return ""
+
+
+def _instrumented(tree: ast.Module, entry_point: str) -> types.CodeType:
     """The tests, with every compared or asserted value passed through `__plain__`."""
-    tree = ast.parse(source)
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     called = {
         node.value.func.id
@@ -123,48 +132,3 @@ class _Plain(ast.NodeTransformer):
 
 def _wrapped(node: ast.expr) -> ast.expr:
     return ast.Call(func=ast.Name(id="__plain__", ctx=ast.Load()), args=[node], keywords=[])
-
-
-def _plain_values() -> Callable[[Any], Any]:
-    """A function that hands a value through if nothing in it brings operators of its own."""
-    kind, trusted, operators, most = type, frozenset(_TRUSTED), _OPERATORS, _MAX_ITEMS
-    mro, flags, namespace = (
-        type.__dict__["__mro__"].__get__,
-        type.__dict__["__flags__"].__get__,
-        type.__dict__["__dict__"].__get__,
-    )
-    heap_type, error, identity, size = 1 << 9, TypeError, id, len
-    leaves, sequences = (str, bytes, int, float, bool, complex, kind(None)), (list, tuple, set, frozenset)
-    mapping, items = dict, dict.items
-    iterate = {cls: cls.__iter__ for cls in sequences}
-    is_a = isinstance
-
-    def honest(cls: type) -> bool:
-        if not flags(cls) & heap_type:
-            return True
-        if kind(cls) is not kind:
-            return False  # a metaclass of its own may lie about anything below
-        own = [base for base in mro(cls) if flags(base) & heap_type and base not in trusted]
-        return not any(operators & namespace(base).keys() for base in own)
-
-    def plain(value: Any) -> Any:
-        waiting, seen = [value], set()
-        while waiting:
-            item = waiting.pop()
-            cls = kind(item)
-            if cls in leaves or identity(item) in seen:
-                continue
-            if not honest(cls):
-                raise error("the answer returns an object with comparisons of its own")
-            seen.add(identity(item))
-            if size(seen) > most:
-                raise error("the answer returns too many objects")
-            for base in sequences:
-                if is_a(item, base):
-                    waiting.extend(iterate[base](item))
-            if is_a(item, mapping):
-                for pair in items(item):
-                    waiting.extend(pair)
-        return value
-
-    return plain

@@ -16,6 +16,7 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 _PR_SET_PDEATHSIG, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 1, 22, 38
@@ -45,11 +46,16 @@ _LOAD, _JUMP_EQUAL, _JUMP_SET, _JUMP_GREATER, _RETURN = 0x20, 0x15, 0x45, 0x35, 
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NUMBER, _ARCH, _ARGUMENT_0, _ARGUMENT_2 = 0, 4, 16, 32
 
-_EVENTS = frozenset(
+_PROCESSES = frozenset(
     {
         "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.killpg",
-        "subprocess.Popen", "pty.spawn", "sys._getframe", "sys._current_frames", "sys._current_exceptions",
-        "sys.setprofile", "sys.settrace", "gc.get_objects", "gc.get_referrers", "gc.get_referents",
+        "subprocess.Popen", "pty.spawn",
+    }
+)  # fmt: skip
+_INTROSPECTION = frozenset(
+    {
+        "sys._getframe", "sys._current_frames", "sys._current_exceptions", "sys.setprofile", "sys.settrace",
+        "gc.get_objects", "gc.get_referrers", "gc.get_referents",
     }
 )  # fmt: skip
 _FRAME_ATTRIBUTES = frozenset({"tb_frame", "gi_frame", "cr_frame", "ag_frame"})
@@ -170,32 +176,53 @@ def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -
     return struct.pack("HBBI", code, if_true, if_false, operand)
 
 
-def _hook(scratch: str, hide_frames: bool) -> Any:
+def _hook(scratch: str, hide_frames: bool) -> Callable[[str, tuple[Any, ...]], None]:
     """The audit hook. Everything it uses is its own, so that confined code cannot exchange it."""
-    events, attributes, changes, flags_of_writing = _EVENTS, _FRAME_ATTRIBUTES, _CHANGES, _WRITE_FLAGS
-    refused, text, whole, real = Refused, str, int, os.path.realpath
-    kind_of, prefix, begins = isinstance, ("socket.", "ctypes."), str.startswith
-    devices = ("/dev/null",)
-
-    def outside(path: Any) -> bool:
-        if not kind_of(path, (text, bytes)):
-            return False  # a file descriptor that is open already
-        place = real(path if kind_of(path, text) else path.decode("utf-8", "replace"))
-        return place not in devices and not (scratch and begins(place, scratch))
+    outside, reveals = _outside(scratch), _reveals() if hide_frames else _reveals_nothing
+    processes, changes, writing = _PROCESSES, _CHANGES, _WRITE_FLAGS
+    refused, whole, is_a, begins = Refused, int, isinstance, str.startswith
 
     def hook(event: str, args: tuple[Any, ...]) -> None:
-        if begins(event, prefix) or (event in events and (hide_frames or not begins(event, ("sys.", "gc.")))):
+        if event in processes or begins(event, "socket."):
             raise refused(f"{event} is not allowed here")
-        if event == "open" and kind_of(args[2], whole) and args[2] & flags_of_writing and outside(args[0]):
+        if event == "open" and is_a(args[2], whole) and args[2] & writing and outside(args[0]):
             raise refused("writing outside the scratch folder is not allowed here")
         if event in changes and outside(args[0]):
             raise refused(f"{event} outside the scratch folder is not allowed here")
-        if hide_frames:
-            if event == "object.__getattr__" and args[1] in attributes:
-                raise refused(f"{args[1]} is not allowed here")
-            if event == "import" and args[0] in ("ctypes", "_ctypes"):
-                raise refused(f"importing {args[0]} is not allowed here")
-            if event == "open" and kind_of(args[0], text) and begins(real(args[0]), "/proc/"):
-                raise refused("/proc is not allowed here")
+        if reveals(event, args):
+            raise refused(f"{event} is not allowed here")
 
     return hook
+
+
+def _outside(scratch: str) -> Callable[[Any], bool]:
+    text, raw, real, is_a, begins, null = str, bytes, os.path.realpath, isinstance, str.startswith, os.devnull
+
+    def outside(path: Any) -> bool:
+        if not is_a(path, (text, raw)):
+            return False  # a file descriptor that is open already
+        place = real(path if is_a(path, text) else path.decode("utf-8", "replace"))
+        return place != null and not (scratch and begins(place, scratch))
+
+    return outside
+
+
+def _reveals() -> Callable[[str, tuple[Any, ...]], bool]:
+    """Whether an event leads to the frames, or to the raw memory, of the code that called."""
+    introspection, attributes, memory = _INTROSPECTION, _FRAME_ATTRIBUTES, ("ctypes", "_ctypes")
+    text, real, is_a, begins = str, os.path.realpath, isinstance, str.startswith
+
+    def reveals(event: str, args: tuple[Any, ...]) -> bool:
+        return (
+            event in introspection
+            or begins(event, "ctypes.")
+            or (event == "object.__getattr__" and args[1] in attributes)
+            or (event == "import" and args[0] in memory)
+            or (event == "open" and is_a(args[0], text) and begins(real(args[0]), "/proc/"))
+        )
+
+    return reveals
+
+
+def _reveals_nothing(_event: str, _args: tuple[Any, ...]) -> bool:
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from r1kit import chat
@@ -22,5 +23,15 @@ def gold_response(problem: Problem) -> str:
 
 
 def check_gold(pool: VerifierPool, problems: Sequence[Problem]) -> list[Verdict]:
-    """The verdicts on the gold answers. Where one is below 1, nobody's answer to that problem can be verified."""
-    return pool.verify(problems, [gold_response(problem) for problem in problems])
+    """The verdicts on the gold answers. Where one is below 1, nobody's answer to that problem can be verified.
+
+    A gold answer that takes more than half the deadline fails too: on a busy machine it would be judged by chance.
+    """
+    verdicts = pool.verify(problems, [gold_response(problem) for problem in problems])
+    return [_in_time(verdict, pool.deadline_seconds / 2) for verdict in verdicts]
+
+
+def _in_time(verdict: Verdict, limit_seconds: float) -> Verdict:
+    if verdict.score < 1 or verdict.seconds <= limit_seconds:
+        return verdict
+    return replace(verdict, score=0.0, reason=f"right, but only after {verdict.seconds:.1f} s")

@@ -45,4 +45,4 @@ def harmless(answer: str) -> bool:
 def _scorer(name: str) -> Callable[[str, dict[str, Any]], float]:
     import reasoning_gym  # takes two seconds; only workers need it
 
-    return reasoning_gym.get_score_answer_fn(name)
+    return reasoning_gym.get_score_answer_fn(name)  # pyright: ignore[reportReturnType]  (its annotation is wrong)

@@ -19,13 +19,13 @@ _CHINESE_CODES = frozenset({"zh", "zh-Hant"})
 def language_share(text: str, target: Language) -> float:
     """Share of the words that are in the target language; 1 where there are no words.
 
-    A Chinese character counts as a word. Digits, signs, LaTeX commands, tags and single Latin letters (variables,
-    spelled letters) count for neither side. Scripts alone tell Chinese from English; where an English text is long
-    enough to judge, other languages of its script are found with CLD2.
+    A Chinese character counts as a word. Digits, signs, LaTeX commands, tags, single Latin letters and short capitals
+    (variables, spelled letters, segments) count for neither side. Scripts alone tell Chinese from English; where an
+    English text is long enough to judge, other languages of its script are found with CLD2.
     """
     text = _NEUTRAL.sub(" ", text)
     chinese, other = len(_CHINESE.findall(text)), len(_OTHER.findall(text))
-    latin = sum(len(word) > 1 for word in _LATIN.findall(text))
+    latin = sum(not _names_something(word) for word in _LATIN.findall(text))
     total = chinese + latin + other
     if total == 0:
         return 1.0
@@ -33,6 +33,11 @@ def language_share(text: str, target: Language) -> float:
         return chinese / total
     foreign = _foreign_share(text) if latin >= _DETECT_FROM_WORDS else 0.0
     return latin * (1.0 - foreign) / total
+
+
+def _names_something(word: str) -> bool:
+    """Whether a Latin word is a variable, a spelled letter, a segment AB or an abbreviation: at home everywhere."""
+    return len(word) == 1 or (len(word) <= 4 and word.isupper())
 
 
 def _foreign_share(text: str) -> float:

@@ -11,8 +11,8 @@ _MAX_DIGITS = 60
 
 _NUMBER = re.compile(r"([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?)")
 _LEAD = re.compile(r"^(?:so |thus,? |therefore,? )?(?:the )?(?:final )?answer(?: is)?:?\s+", re.IGNORECASE)
-_DECORATION = re.compile(r"\\?\$|\\[!,;: ]|\^\{?\\circ\}?|\\?%|°|£|€|¥")
-_UNIT = re.compile(r"(?:\\(?:text|mbox|mathrm)\{[^{}]*\}|(?:\s*[A-Za-z]{2,}){1,3}|[\u4e00-\u9fff]{1,4})\s*$")
+_DECORATION = re.compile(r"\\?\$|\\[!,]|\^\{?\\circ\}?|\\?%|°|£|€|¥")
+_UNIT = re.compile(r"(?:\\(?:text|mbox|mathrm)\{[^{}]*\}|(?:\s*\b[A-Za-z]{2,}\b){1,3}|[\u4e00-\u9fff]{1,4})\s*$")
 _SCALE = re.compile(
     r"(?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|half|halves|thirds?|quarters?|fourths?|fifths?|"
     r"times|and|to|plus|minus|over|pi|sqrt|sin|cos|tan|log|ln|exp|mod|per|[万亿千百十半之又和])",
@@ -24,6 +24,8 @@ _ARROW = re.compile(
     r"\\(?:implies|iff|to|quad|qquad|(?:Long|long)?(?:Right|right|Leftright|leftright)arrow)\b|=>|->|[;\n]"
 )
 _EQUALS = re.compile(r"(?<![<>!\\])=")
+_TWO_NUMBERS = re.compile(r"(?<![0-9])(?![0-9]{1,3}(?:\s[0-9]{3})+(?![0-9]))[0-9.]+(?:\s|\\[ ;:])+[0-9]")
+_LIST = re.compile(r",(?![0-9]{3}(?![0-9]))|\\[{}]")
 _PROSE = re.compile(r"[A-Za-z]{3,}")
 
 
@@ -35,6 +37,8 @@ def judge_in_place(answer: str, gold: str) -> tuple[float, str] | None:
         return 0.0, "too long for a mathematical answer"
     if hedged(answer, gold):
         return 0.0, "hedged"
+    if _TWO_NUMBERS.search(answer) and "\\" not in answer.replace("\\ ", "") and not _TWO_NUMBERS.search(gold):
+        return 0.0, "more than one number"
     if len(gold) <= MAX_CHARACTERS and (expected := number(gold)) is not None:
         found = number(answer)
         if found is not None:
@@ -61,9 +65,9 @@ def _unboxed(text: str) -> str:
     return text
 
 
-def load(payload: dict[str, Any]) -> None:
+def load(_payload: dict[str, Any]) -> None:
     """Import what judging needs, once, in the process that workers are forked from."""
-    import math_verify  # noqa: F401  (takes half a second; only workers need it)
+    import math_verify  # noqa: F401  (it takes half a second; only workers need it)
 
 
 def judge(payload: dict[str, Any]) -> tuple[float, str]:
@@ -79,6 +83,8 @@ def judge(payload: dict[str, Any]) -> tuple[float, str]:
         return 0.0, "more than one statement"
     if len(_EQUALS.findall(answer)) > max(1, len(_EQUALS.findall(gold))):
         return 0.0, "more than one equation"
+    if number(gold) is not None and _LIST.search(answer):
+        return 0.0, "more than one value"
     expected, found = _parse(gold), _parse(answer)
     if not found:
         return 0.0, "not a mathematical expression"
@@ -113,7 +119,7 @@ def _verifiable(gold: str) -> bool:
 def _parse(text: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
 
-    return parse(f"\\boxed{{{text}}}", [LatexExtractionConfig(boxed_match_priority=0)], parsing_timeout=None)
+    return parse(f"\\boxed{{{text}}}", [LatexExtractionConfig(boxed_match_priority=0)], parsing_timeout=None)  # pyright: ignore[reportArgumentType]  (the worker keeps time)
 
 
 def _false_equation(found: Any) -> bool:
@@ -122,4 +128,5 @@ def _false_equation(found: Any) -> bool:
 
     if not isinstance(found, Eq) or found.free_symbols:
         return False
-    return bool(abs((found.lhs - found.rhs).evalf()) > 1e-9)
+    left, right = found.args
+    return not left.equals(right)  # pyright: ignore[reportAttributeAccessIssue]  (sympy is untyped here)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 _START_SECONDS = 120.0
 _MAX_CHUNK = 256
-_MAX_LINE_BYTES = 65536
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 
 
@@ -47,7 +47,7 @@ class VerifierPool:
         if deadline_seconds <= 0:
             raise ValueError(f"deadline_seconds must be above 0, not {deadline_seconds}")
         self._num_workers = workers
-        self._deadline = deadline_seconds
+        self.deadline_seconds = deadline_seconds
         self._workers: dict[str, list[_Worker]] = {}
 
     def __enter__(self) -> Self:
@@ -96,7 +96,7 @@ class VerifierPool:
         """Judge payloads on this kind's workers, chunk by chunk."""
         workers = self._workers.setdefault(kind, [])
         while len(workers) < min(self._num_workers, len(items)):
-            workers.append(_Worker(kind, self._deadline))
+            workers.append(_Worker(kind, self.deadline_seconds))
         share = -(-len(items) // (len(workers) * (1 if len(workers) == 1 else 4)))
         waiting, done = deque(items), []
         size = min(_MAX_CHUNK, share)
@@ -177,7 +177,7 @@ class _Worker:
         return self._died()
 
     def _died(self) -> list[tuple[int, Verdict]]:
-        """Start anew with what is left. The payload at hand is tried once more: it runs in a fork, and may be innocent."""
+        """Start anew with what is left. The payload at hand ran in a fork and may be innocent: it is tried once more."""
         started = self.ready
         self.stop()
         self.deaths += 1
@@ -208,17 +208,13 @@ class _Worker:
         """End the process, and wait for it; its forks are bound to it."""
         if self.process is None:
             return
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout):
             assert stream
-            try:
+            with contextlib.suppress(BrokenPipeError):  # what was still buffered is of no use to a dead process
                 stream.close()
-            except BrokenPipeError:
-                pass  # what was still buffered is of no use to a dead process
         self.process = None
 
 
@@ -263,5 +259,5 @@ def _meta(problem: Problem) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"problem {problem.id}: meta is not JSON: {error}") from error
     if not isinstance(meta, dict):
-        raise ValueError(f"problem {problem.id}: meta must be a JSON object")  # noqa: TRY004  (a user's data)
+        raise ValueError(f"problem {problem.id}: meta must be a JSON object")
     return meta

@@ -11,7 +11,7 @@ from r1kit.rewards.repetition import repetition_share
 if TYPE_CHECKING:
     from r1kit.rows import Language
 
-MIN_LANGUAGE_SHARE = 0.95
+MIN_LANGUAGE_SHARE = {"en": 0.98, "zh": 0.85}  # Chinese prose keeps foreign names in Latin script
 MAX_REPETITION_SHARE = 0.3
 MAX_PARAGRAPH_CHARACTERS = 3000
 
@@ -24,9 +24,9 @@ def readable(completion: str, language: Language, opens_think: bool = False) -> 
     """
     parsed = parse(completion, opens_think)
     text = parsed.think if parsed.think is not None else completion
-    if any(ord(letter) < 32 and letter not in "\n\r\t" or letter == "\ufffd" for letter in completion):
+    if any((ord(letter) < 32 and letter not in "\n\r\t") or letter == "\ufffd" for letter in completion):
         return "broken characters"
-    if language_share(text, language) < MIN_LANGUAGE_SHARE:
+    if language_share(text, language) < MIN_LANGUAGE_SHARE[language]:
         return "mixed languages"
     if repetition_share(text) > MAX_REPETITION_SHARE:
         return "repetition"

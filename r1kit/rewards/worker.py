@@ -88,7 +88,7 @@ class _Server:
             while loaded < len(waiting) and (loaded == 0 or self._kind != "code"):
                 try:
                     self._verifier.load(waiting[loaded])
-                except Exception as error:  # a data set that the library does not know, or cannot build
+                except Exception as error:  # noqa: BLE001  (a data set the library does not know or cannot build)
                     if loaded == 0:
                         self.say((0.0, f"cannot be verified: {type(error).__name__}: {error}"[:200], 0.0))
                         del waiting[0]
@@ -178,7 +178,7 @@ def _judge_all(
                     score, reason = code.judge(payload, _announcer(writer, token))
                 else:
                     score, reason = _VERIFIERS[kind].judge(payload)
-            except BaseException as error:  # foreign code ran on a model's output: whatever it raises is the verdict
+            except BaseException as error:  # noqa: BLE001  (foreign code ran on a model's output)
                 os.write(writer, _line("", 0.0, _failure(error)) + _AGAIN + b"\n")
                 break
             os.write(writer, _line(token if score else "", score, reason))
