@@ -13,6 +13,7 @@ from r1kit.grpo import GrpoConfig
 from r1kit.models import ModelConfig, ScratchConfig
 from r1kit.rejection import RejectionConfig
 from r1kit.reward_model import RewardModelConfig
+from r1kit.rows import Language
 from r1kit.schema import Section
 from r1kit.settings import Key, Place, Settings, read_settings, spell, suggest
 from r1kit.sft import SftConfig
@@ -53,22 +54,32 @@ class ValidateConfig(Section):
 
     max_quarantine_share: float = Field(0.05, ge=0, le=1)
     """The flow stops where a larger share of a source's rows was quarantined."""
+    min_rows: int = Field(1, gt=0)
+    """Fewest rows of each prepared file that the profile asks for."""
+    max_prompt_characters: int = Field(50_000, gt=0)
+    """Longest prompt."""
+    max_text_characters: int = Field(500_000, gt=0)
+    """Longest response, solution, or other text of a row."""
+    languages: tuple[Language, ...] = Field(("en", "zh"), min_length=1)
+    """Languages that rows may be in."""
+    verify_rows: int = Field(200, ge=0)
+    """Problems and benchmark rows, together, whose gold answer is verified once more."""
 
 
 class ColdStartConfig(Section):
     """Dev1: curated chains plus R1-Zero's own correct and readable samples."""
 
-    zero_prompts: int = Field(1000, ge=0)
+    zero_prompts: int = Field(default=1000, ge=0)
     """Problems for which R1-Zero is sampled."""
-    zero_samples_per_prompt: int = Field(4, gt=0)
+    zero_samples_per_prompt: int = Field(default=4, gt=0)
     """Samples each."""
-    max_zero_rows: int = Field(500, ge=0)
+    max_zero_rows: int = Field(default=500, ge=0)
     """Most of them used."""
-    max_chains: int | None = Field(None, gt=0)
+    max_chains: int | None = Field(default=None, gt=0)
     """Most curated chains used."""
-    max_tokens: int = Field(32768, gt=0)
+    max_tokens: int = Field(default=32768, gt=0)
     """Limit of such a sample."""
-    batch_size: int = Field(256, gt=0)
+    batch_size: int = Field(default=256, gt=0)
     """Completions sampled together."""
     sft: SftConfig = SftConfig()
     """The training."""
@@ -108,7 +119,7 @@ class PromotionConfig(Section):
     """Signed approvals needed, none of them the submitter's."""
     floors: dict[str, float] = {}
     """Lowest pass@1 per benchmark."""
-    max_regression: float = Field(0.02, ge=0, le=1)
+    max_regression: float = Field(default=0.02, ge=0, le=1)
     """How far the paired difference to the current holder may lie below zero (lower end of the interval)."""
 
 
@@ -138,20 +149,22 @@ class StagesConfig(Section):
 class RuntimeConfig(Section):
     """The machine."""
 
-    threads: int = Field(0, ge=0)
+    threads: int = Field(default=0, ge=0)
     """Torch threads of a process; 0 means all free cores."""
-    verifier_workers: int = Field(1, gt=0)
+    verifier_workers: int = Field(default=1, gt=0)
     """Worker processes that check answers."""
-    verifier_deadline_seconds: float = Field(5.0, gt=0)
+    verifier_deadline_seconds: float = Field(default=5.0, gt=0)
     """Wall clock for one verdict."""
 
 
 class Config(Section):
     """One resolved profile."""
 
+    profile: str = ""
+    """Name of the profile; `load` sets it."""
     name: str = "r1kit"
     """Prefix of the registered models."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of everything random."""
     system: str = ""
     """System prompt of every conversation; `r1-zero` names the paper's template, empty means none."""
@@ -159,7 +172,7 @@ class Config(Section):
     stages: StagesConfig = StagesConfig()
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()
-    validate_: ValidateConfig = Field(ValidateConfig(), alias="validate")
+    validate_: ValidateConfig = Field(default=ValidateConfig(), alias="validate")
     base: SftConfig = SftConfig()
     zero: GrpoConfig = GrpoConfig()
     cold_start: ColdStartConfig = ColdStartConfig()
@@ -207,7 +220,7 @@ def load(path: Path, profile: str | None = None, overrides: Iterable[str] = ()) 
     """
     settings = read_settings(path, profile, overrides)
     try:
-        return Config.model_validate(settings.values)
+        return Config.model_validate({**settings.values, "profile": settings.profile})
     except ValidationError as error:
         raise ValueError(_sentence(error.errors(), settings)) from None
 
