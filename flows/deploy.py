@@ -45,9 +45,8 @@ def deploy(parameters: dict[str, Any], *, pool: str, cron: str, timezone: str, a
         schedule = CronSchedule(cron=cron, timezone=timezone)
     except ValueError as error:
         raise ValueError(f"cron {cron!r} in time zone {timezone!r} is not a schedule: {_reason(error)}") from None
-    with get_client(sync_client=True) as client:
-        with contextlib.suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+    with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     flow: Any = Flow.from_source(source=str(REPOSITORY), entrypoint=ENTRYPOINT)
     deployment_id = flow.deploy(
         name=DEPLOYMENT,

@@ -15,13 +15,24 @@ class OptimizerConfig(Protocol):
     """What the engine reads of a training's configuration."""
 
     @property
-    def learning_rate(self) -> float: ...
+    def learning_rate(self) -> float:
+        """Peak step size."""
+        ...
+
     @property
-    def weight_decay(self) -> float: ...
+    def weight_decay(self) -> float:
+        """AdamW's, decoupled."""
+        ...
+
     @property
-    def adam_betas(self) -> tuple[float, float]: ...
+    def adam_betas(self) -> tuple[float, float]:
+        """AdamW's two decay rates."""
+        ...
+
     @property
-    def max_gradient_norm(self) -> float: ...
+    def max_gradient_norm(self) -> float:
+        """Longer gradients are scaled down to this norm."""
+        ...
 
 
 class Engine:

@@ -27,15 +27,15 @@ os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else
 class ScratchConfig(Section):
     """Shape of a Llama made from scratch."""
 
-    hidden_size: int = Field(128, gt=0)
+    hidden_size: int = Field(default=128, gt=0)
     """Width."""
-    num_layers: int = Field(4, gt=0)
+    num_layers: int = Field(default=4, gt=0)
     """Depth."""
-    num_heads: int = Field(4, gt=0)
+    num_heads: int = Field(default=4, gt=0)
     """Attention heads."""
-    intermediate_size: int = Field(384, gt=0)
+    intermediate_size: int = Field(default=384, gt=0)
     """Width of the MLP."""
-    max_length_tokens: int = Field(256, gt=1)
+    max_length_tokens: int = Field(default=256, gt=1)
     """Longest sequence."""
 
 

@@ -18,11 +18,11 @@ _COMPACT_SHARE = 0.125
 class SamplingConfig(Section):
     """How completions are drawn."""
 
-    temperature: float = Field(1.0, ge=0.0)
+    temperature: float = Field(default=1.0, ge=0.0)
     """0 means greedy."""
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
+    top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     """Nucleus: the smallest set of tokens with at least this probability."""
-    max_tokens: int = Field(512, gt=0)
+    max_tokens: int = Field(default=512, gt=0)
     """Most tokens of a completion, the end token included."""
 
 
@@ -42,7 +42,7 @@ class Completion:
 
 def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """Tokens that end a completion."""
-    if tokenizer.eos_token_id is None:
+    if not isinstance(tokenizer.eos_token_id, int):
         raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no end token: set its eos_token")
     return {tokenizer.eos_token_id}
 

@@ -185,7 +185,7 @@ def _override(settings: Settings, override: str) -> Settings:
     if not equals or not place or "" in place:
         raise ValueError(f"--set {override}: write it as --set section.key=value, for example zero.steps=20")
     try:
-        value = yaml.load(text, _Loader)  # a SafeLoader with one more number format
+        value = yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader with one more number format)
     except yaml.YAMLError:
         raise ValueError(f"--set {override}: the value {text!r} is not YAML; quote it") from None
     _finite(value, spell(place), f"--set {override}")

@@ -18,33 +18,33 @@ from r1kit.schema import Section
 class SftConfig(Section):
     """One supervised training. The defaults are the paper's cold start (arXiv 2501.12948)."""
 
-    learning_rate: float = Field(5e-5, gt=0)
+    learning_rate: float = Field(default=5e-5, gt=0)
     """Peak learning rate."""
-    final_learning_rate_ratio: float = Field(0.1, ge=0, le=1)
+    final_learning_rate_ratio: float = Field(default=0.1, ge=0, le=1)
     """Last learning rate as a share of the peak."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """Shape of the decay after the warm-up."""
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     """Steps of linear warm-up."""
-    epochs: float = Field(2.0, gt=0)
+    epochs: float = Field(default=2.0, gt=0)
     """Passes over the data, unless `max_steps` ends it earlier."""
-    max_steps: int | None = Field(None, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
     """Most optimizer steps."""
-    batch_size: int = Field(128, gt=0)
+    batch_size: int = Field(default=128, gt=0)
     """Rows in an optimizer step."""
     shuffle: bool = True
     """A new order each epoch; otherwise the rows' own order, for a curriculum."""
-    max_length_tokens: int = Field(32768, gt=1)
+    max_length_tokens: int = Field(default=32768, gt=1)
     """A longer row is dropped, and counted."""
-    micro_batch_tokens: int = Field(16384, gt=0)
+    micro_batch_tokens: int = Field(default=16384, gt=0)
     """Most padded tokens in one forward pass."""
-    weight_decay: float = Field(0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     adam_betas: tuple[float, float] = (0.9, 0.95)
     """AdamW moment decays."""
-    max_gradient_norm: float = Field(1.0, gt=0)
+    max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    checkpoint_every_steps: int = Field(50, gt=0)
+    checkpoint_every_steps: int = Field(default=50, gt=0)
     """Steps between checkpoints."""
 
 

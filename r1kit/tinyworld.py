@@ -59,13 +59,14 @@ def tokenizer() -> PreTrainedTokenizerFast:
     numbers = [str(number) for number in range(-99, 100)]
     pieces = [*_SPECIAL, "<|unk|>", *_TAGS, *_PHRASES, *numbers, *words, *letters, *("##" + x for x in letters)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="<|unk|>", max_input_chars_per_word=200))
+    unknown, padding, end = "<|unk|>", "<|pad|>", "<|end|>"
+    backend = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown, max_input_chars_per_word=200))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in _SPECIAL])
     backend.add_tokens([AddedToken(token, normalized=False, special=False) for token in (*_TAGS, *_PHRASES)])
     result = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<|pad|>", eos_token="<|end|>", unk_token="<|unk|>",
+        tokenizer_object=backend, pad_token=padding, eos_token=end, unk_token=unknown,
         clean_up_tokenization_spaces=False,
     )  # fmt: skip
     result.chat_template = _TEMPLATE

@@ -72,7 +72,8 @@ def _add_data(parent: Tree, record: DataRecord) -> None:
 
 def _add_step(parent: Tree, step: StepRecord) -> None:
     branch = parent.add(
-        f"{_mark(not step.faults)} [cyan]{escape(step.title)}[/] · {_day(step.time)} · {step.seconds:.0f} s · seed {step.seed}"
+        f"{_mark(not step.faults)} [cyan]{escape(step.title)}[/] · {_day(step.time)} "
+        f"· {step.seconds:.0f} s · seed {step.seed}"
     )
     branch.add(
         f"code [dim]{step.code_digest[:19]}…[/] · configuration [dim]{step.config_digest[:19]}…[/]{_model_source(step)}"

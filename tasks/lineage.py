@@ -212,10 +212,8 @@ def _by_alias(
     entries: Sequence[Recorded], name: str, full_name: str, alias: str, reference: str
 ) -> ResolvedModel | None:
     environment = full_name.removeprefix(f"{name}-")
-    if environment == "candidate":
-        stack = registrations(entries, name)
-    else:
-        stack = history(entries, name, environment)
+    registered = environment == "candidate"
+    stack = registrations(entries, name) if registered else history(entries, name, environment)
     place = {"current": 1, "latest": 1, "previous": 2}.get(alias)
     if place is None or len(stack) < place:
         return None

@@ -21,10 +21,11 @@ def run(context: StageContext) -> StageOutput:
     policy, tokenizer = models.load(context.inputs["model"], context.config.model.dtype)
     outputs: dict[str, Any] = {}
     metrics: dict[str, float] = {}
-    for kind, config in (
+    kinds: tuple[tuple[reward_model.Kind, reward_model.RewardModelConfig], ...] = (
         ("helpful", context.config.reward_models.helpful),
         ("harmless", context.config.reward_models.harmless),
-    ):
+    )
+    for kind, config in kinds:
         judge, figures = reward_model.train(
             policy,
             tokenizer,

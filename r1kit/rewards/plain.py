@@ -8,7 +8,8 @@ _OPERATORS = frozenset(
     f"__{name}__"
     for name in (
         "eq", "ne", "lt", "le", "gt", "ge", "add", "radd", "sub", "rsub", "mul", "rmul", "abs", "neg", "bool", "len",
-        "contains", "iter", "getitem", "round", "float", "int", "index", "hash", "instancecheck", "getattribute", "class",
+        "contains", "iter", "getitem", "round", "float", "int", "index", "hash", "instancecheck", "getattribute",
+        "class",
     )
 )  # fmt: skip
 _MAX_OBJECTS = 1_000_000
@@ -75,6 +76,6 @@ def _contents() -> Callable[[Any], Iterator[Any]]:
     def inside(item: Any) -> Iterator[Any]:
         for base, read in readers:
             if is_a(item, base):
-                yield from read(item)
+                yield from read(item)  # pyright: ignore[reportArgumentType]  (each reader fits its base)
 
     return inside

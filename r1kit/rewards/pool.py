@@ -177,7 +177,7 @@ class _Worker:
         return self._died()
 
     def _died(self) -> list[tuple[int, Verdict]]:
-        """Start anew with what is left. The payload at hand ran in a fork and may be innocent: it is tried once more."""
+        """Start anew with what is left. The payload at hand is tried once more: it may be innocent."""
         started = self.ready
         self.stop()
         self.deaths += 1

@@ -60,7 +60,6 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kill_after: int
 
 
 def _rollout(rewards: list[list[float]]) -> Rollout:
-    _, tokenizer = small_model()
     completions = [
         Completion(tuple(range(10 + row, 13 + row % 3 + row)), "", (), True) for row in range(sum(map(len, rewards)))
     ]

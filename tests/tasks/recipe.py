@@ -35,8 +35,9 @@ class Recipe:
     ) -> Recorded:
         """One stage that ran."""
         entry = stage_entry(
-            stage=stage, instance=instance, status="ran", run=self.run, key=f"{stage}-{self.run}", code_digest="sha256:c",
-            config={"steps": 1}, seed=0, inputs=inputs, outputs=outputs, mlflow_run_id="m", prefect_run_id="p",
+            stage=stage, instance=instance, status="ran", run=self.run, key=f"{stage}-{self.run}",
+            code_digest="sha256:c", config={"steps": 1}, seed=0, inputs=inputs, outputs=outputs, mlflow_run_id="m",
+            prefect_run_id="p",
         )  # fmt: skip
         return open_ledger(self.workspace).append(entry)
 

@@ -162,12 +162,13 @@ def test_a_killed_promotion_is_finished_or_undone(
     def kill(*_: Any, **__: Any) -> None:
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         if name == "create_version":
             patch.setattr("tasks.promotion.create_version", kill)
         else:
             patch.setattr(where, name, kill)
-        promote(tracked, "r1", "staging", settings=FREE)
+        with pytest.raises(Killed):
+            promote(tracked, "r1", "staging", settings=FREE)
 
     report = audit(tracked, "candidate")
     assert report.sound and report.repaired
@@ -189,9 +190,10 @@ def test_what_fails_is_undone_at_once(tracked: Workspace, monkeypatch: pytest.Mo
     def full(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch:
         patch.setattr("tasks.promotion.copy_model", full)
-        promote(tracked, "r1", "staging", settings=FREE)
+        with pytest.raises(OSError, match="No space left"):
+            promote(tracked, "r1", "staging", settings=FREE)
     assert open_ledger(tracked).entries()[-1].entry.status == "undone"
 
 
