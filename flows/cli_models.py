@@ -1,12 +1,14 @@
 """Commands about models: chat, eval, audit, approve, promote, rollback."""
 
 import dataclasses
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.markup import escape
+from rich.panel import Panel
 
 from flows.console import (
     PIPELINE,
@@ -24,6 +26,7 @@ from tasks.progress import Progress
 from tasks.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
+    from tasks.chat import Reply
     from tasks.lineage import Environment
 
 MODEL_HELP = "r1, dev2, distill-NAME (latest run); staging, production; NAME-candidate/3; NAME-staging@current."
@@ -47,22 +50,57 @@ def add_to(app: typer.Typer) -> None:
 
 def chat(
     model: Model = "r1",
-    prompt: Annotated[str | None, typer.Argument(help="The question; a conversation where it is left out.")] = None,
+    prompt: Annotated[str | None, typer.Argument(help="The question; asked for where it is left out.")] = None,
+    profile: Profile = None,
+    config: ConfigFile = PIPELINE,
     max_tokens: Annotated[int | None, typer.Option("--max-tokens", min=1, help="Longest answer.")] = None,
     temperature: Annotated[float | None, typer.Option("--temperature", min=0, help="0 takes the likeliest.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another one draws another answer.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a model; its thinking is shown apart from its answer.
+    """Ask a model; its thinking is shown apart from its answer. Every question stands alone.
 
     Examples:
 
-        r1 chat r1 "how many r in s t r a w b e r r y"
+        r1 chat r1 'How many times does the letter "r" appear in the text: "strawberry"?'
 
         r1 chat production
     """
-    from tasks.chat import chat as talk
+    from tasks.chat import Speaker
 
-    talk(model, prompt, find_workspace(), max_tokens=max_tokens, temperature=temperature, as_json=as_json)
+    workspace = find_workspace()
+    settings = load_config(workspace, config, profile, None)
+    wanted = {"max_tokens": max_tokens, "temperature": temperature}
+    sampling = settings.evaluate.sampling.model_copy(update={k: v for k, v in wanted.items() if v is not None})
+    speaker = Speaker(model, settings, workspace)
+    questions = [prompt] if prompt is not None else _typed()
+    for question in questions:
+        reply = speaker.ask(question, sampling, seed=seed)
+        if as_json:
+            print_json(dataclasses.asdict(reply))
+        else:
+            _print_reply(reply)
+
+
+def _typed() -> Iterator[str]:
+    """Questions from the terminal or a pipe, a line each, until it ends."""
+    asking = sys.stdin.isatty()
+    if asking:
+        err.print("a question a line; Ctrl-D ends", style="dim")
+    while True:
+        try:
+            line = input("> " if asking else "")
+        except EOFError:
+            return
+        if line.strip():
+            yield line
+
+
+def _print_reply(reply: "Reply") -> None:
+    if reply.thinking is not None:
+        out.print(Panel(escape(reply.thinking) or "–", title="thinking", title_align="left", style="dim"))
+    cut = "" if reply.finished else " [dim](cut at the limit)[/]"
+    out.print(f"[bold]{escape(reply.answer) or '–'}[/]{cut}")
 
 
 def evaluate(
