@@ -52,17 +52,17 @@ class DataConfig(Section):
 class ValidateConfig(Section):
     """The gate in front of training."""
 
-    max_quarantine_share: float = Field(0.05, ge=0, le=1)
+    max_quarantine_share: float = Field(default=0.05, ge=0, le=1)
     """The flow stops where a larger share of a source's rows was quarantined."""
-    min_rows: int = Field(1, gt=0)
+    min_rows: int = Field(default=1, gt=0)
     """Fewest rows of each prepared file that the profile asks for."""
-    max_prompt_characters: int = Field(50_000, gt=0)
+    max_prompt_characters: int = Field(default=50_000, gt=0)
     """Longest prompt."""
-    max_text_characters: int = Field(500_000, gt=0)
+    max_text_characters: int = Field(default=500_000, gt=0)
     """Longest response, solution, or other text of a row."""
-    languages: tuple[Language, ...] = Field(("en", "zh"), min_length=1)
+    languages: tuple[Language, ...] = Field(default=("en", "zh"), min_length=1)
     """Languages that rows may be in."""
-    verify_rows: int = Field(200, ge=0)
+    verify_rows: int = Field(default=200, ge=0)
     """Problems and benchmark rows, together, whose gold answer is verified once more."""
 
 
