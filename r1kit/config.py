@@ -8,6 +8,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from r1kit.data.config import DataConfig, SourceEntry
 from r1kit.evaluation import EvaluationConfig
 from r1kit.grpo import GrpoConfig
 from r1kit.models import ModelConfig, ScratchConfig
@@ -17,36 +18,6 @@ from r1kit.rows import Language
 from r1kit.schema import Section
 from r1kit.settings import Key, Place, Settings, read_settings, spell, suggest
 from r1kit.sft import SftConfig
-
-
-class SourceEntry(Section):
-    """One source of rows for one kind of data set."""
-
-    source: str
-    """Name in the table of sources."""
-    limit: int | None = Field(None, gt=0)
-    """First so many rows (for procedural sources: how many to make)."""
-    benchmark: str = ""
-    """Name of the benchmark, for held-out problems."""
-    options: dict[str, str | int | float | bool] = {}
-    """What else the source takes."""
-
-
-class DataConfig(Section):
-    """Which rows each prepared file is made of."""
-
-    mirror: str = ""
-    """Directory with the raw files; empty means their public addresses."""
-    seed: int = 20260101
-    """Seed of procedural sources and of samples."""
-    pretrain: tuple[SourceEntry, ...] = ()
-    problems: tuple[SourceEntry, ...] = ()
-    chains: tuple[SourceEntry, ...] = ()
-    instructions: tuple[SourceEntry, ...] = ()
-    preferences: tuple[SourceEntry, ...] = ()
-    benchmarks: tuple[SourceEntry, ...] = ()
-    allowed_licences: tuple[str, ...] = ()
-    """Licences the profile accepts; empty means any."""
 
 
 class ValidateConfig(Section):
@@ -292,4 +263,4 @@ def _keys(section: type[Section] | None) -> list[str]:
     return [info.alias or name for name, info in section.model_fields.items()] if section else []
 
 
-__all__ = ["Config", "ScratchConfig", "load"]
+__all__ = ["Config", "DataConfig", "ScratchConfig", "SourceEntry", "load"]
