@@ -4,6 +4,7 @@ Great Expectations reports a check that crashed as one that failed. Here the two
 looked at fewer rows than there are counts as crashed.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -116,30 +117,42 @@ def examine(frame: "pd.DataFrame", rules: Sequence[Rule]) -> list[Outcome]:
         frame: a table with columns `row` and `id`, and without missing values.
     """
     import great_expectations as gx  # takes seconds
-    from great_expectations.data_context.types.base import ProgressBarsConfig
     from great_expectations.exceptions.exceptions import GreatExpectationsError
 
-    context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = ProgressBarsConfig(globally=False)
     expectations = [
         getattr(gx.expectations, rule.expectation)(**rule.arguments, meta={"place": place})
         for place, rule in enumerate(rules)
     ]
     try:
-        asset = context.data_sources.add_pandas("rows").add_dataframe_asset("rows")
-        batch = asset.add_batch_definition_whole_dataframe("rows").get_batch({"dataframe": frame})
-        found = batch.validate(
-            gx.ExpectationSuite(name="rules", expectations=expectations),
-            result_format={
-                "result_format": "SUMMARY",
-                "partial_unexpected_count": NUM_EXAMPLES,
-                "unexpected_index_column_names": [ROW],
-            },
+        found = (
+            _context()
+            .data_sources.pandas_default.read_dataframe(frame)
+            .validate(
+                gx.ExpectationSuite(name="rules", expectations=expectations),
+                result_format={
+                    "result_format": "SUMMARY",
+                    "partial_unexpected_count": NUM_EXAMPLES,
+                    "unexpected_index_column_names": [ROW],
+                },
+            )
         )
     except (GreatExpectationsError, ValueError) as error:  # its ValueError must not pass for one of the data
         return [Outcome(rule, 0, 0, error=f"{type(error).__name__}: {error}") for rule in rules]
     results = {entry["expectation_config"]["meta"]["place"]: entry for entry in map(_as_json, found.results)}
     return [_outcome(rule, results.get(place), frame) for place, rule in enumerate(rules)]
+
+
+@functools.cache
+def _context() -> Any:
+    """Great Expectations in memory alone: no files, no progress bars."""
+    import great_expectations as gx
+    from great_expectations.data_context.types import base
+
+    settings = base.DataContextConfig(
+        store_backend_defaults=base.InMemoryStoreBackendDefaults(init_temp_docs_sites=False),
+        progress_bars=base.ProgressBarsConfig(globally=False),
+    )
+    return gx.get_context(mode="ephemeral", project_config=settings)
 
 
 def _as_json(result: Any) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from tasks.data_rules import (
     FORMAT_ADVICE,
     GOLD_RULE,
     ROW_CLASSES,
-    Examined,
     SourceTally,
     Surroundings,
     columns_examined,
@@ -62,16 +61,8 @@ def run(context: StageContext) -> StageOutput:
     for kind, table in tables.items():
         context.say(f"examining {table.num_rows:,} rows of {kind}")
         sources[kind] = tallies(manifest, quarantine, kind)
-        around = Surroundings(
-            kind=kind,
-            config=context.config.validate_,
-            wanted=bool(_entries(context.config, kind)),
-            allowed_licences=context.config.data.allowed_licences,
-            benchmarks=benchmarks,
-            sources=sources[kind],
-            entries=_entries(context.config, kind),
-        )
-        outcomes[kind] = _examine_kind(table, int(manifest["kinds"][kind]["rows"]), around)
+        around = surroundings(context.config, kind, benchmarks, sources[kind])
+        outcomes[kind] = examine_kind(table, int(manifest["kinds"][kind]["rows"]), around)
     verified = _verify(tables, outcomes, context)
     files = [_file(kind, context.digests[kind], tables[kind], outcomes[kind], sources[kind]) for kind in ROW_CLASSES]
     verdict = {
@@ -88,6 +79,22 @@ def run(context: StageContext) -> StageOutput:
     write_atomically(path, json.dumps(verdict, indent=1, ensure_ascii=False) + "\n")
     _refuse(outcomes, path)
     return StageOutput({"validation": ("validation", path)}, _metrics(verdict))
+
+
+def surroundings(
+    config: Any, kind: str, benchmarks: Mapping[str, str], sources: Mapping[str, SourceTally]
+) -> Surroundings:
+    """What the rules on one kind of rows need to know of the configuration, the benchmarks, and the manifest."""
+    entries = _entries(config, kind)
+    return Surroundings(
+        kind=kind,
+        config=config.validate_,
+        wanted=bool(entries),
+        allowed_licences=config.data.allowed_licences,
+        benchmarks=benchmarks,
+        sources=sources,
+        entries=entries,
+    )
 
 
 def _entries(config: Any, kind: str) -> list[str]:
@@ -142,17 +149,18 @@ def _benchmark_prompts(table: "pa.Table") -> dict[str, str]:
     return {normalise(str(prompt)): str(id_) for prompt, id_ in rows if prompt and str(prompt).strip()}
 
 
-def _examine_kind(table: "pa.Table", stated_rows: int, around: Surroundings) -> list[Outcome]:
-    """Columns first: of a file with other columns nothing else can be asked."""
-    outcomes = _examined(columns_examined(table, ROW_CLASSES[around.kind]))
-    outcomes += _examined(sources_examined(around))
+def examine_kind(table: "pa.Table", stated_rows: int, around: Surroundings) -> list[Outcome]:
+    """What became of every rule on one kind of rows, gold answers apart.
+
+    Columns come first: of a file with other columns nothing else can be asked.
+    """
+    columns, sources = columns_examined(table, ROW_CLASSES[around.kind]), sources_examined(around)
+    outcomes = examine(columns.frame, columns.rules)
+    outcomes += examine(sources.frame, sources.rules)
     if outcomes[0].success:
-        outcomes += _examined(rows_examined(table, stated_rows, around))
+        rows = rows_examined(table, stated_rows, around)
+        outcomes += examine(rows.frame, rows.rules)
     return outcomes
-
-
-def _examined(question: Examined) -> list[Outcome]:
-    return examine(question.frame, question.rules)
 
 
 def _verify(
@@ -255,7 +263,8 @@ def _refuse(outcomes: Mapping[str, Sequence[Outcome]], path: Path) -> None:
             )
     failed = [(kind, outcome) for kind, outcome in all_outcomes if not outcome.success]
     if failed:
-        more = f" {len(failed) - 1} more checks failed;" if len(failed) > 1 else ""
+        others = len(failed) - 1
+        more = f" {others} more {'check' if others == 1 else 'checks'} failed;" if others else ""
         raise ValueError(f"{_fault(*failed[0])};{more} everything found stands in {path}")
 
 
