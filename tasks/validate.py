@@ -52,7 +52,7 @@ def run(context: StageContext) -> StageOutput:
         ValueError: the data are bad; validation.json in the workdir says all that is wrong.
         RuntimeError: a check itself is broken, so nothing is known of the data.
     """
-    manifest = _manifest(context.inputs["manifest"])
+    manifest = _manifest(context.inputs)
     quarantine = _quarantine(context.inputs["quarantine"])
     tables = {kind: _table(context.inputs[kind], kind) for kind in ROW_CLASSES}
     benchmarks = _benchmark_prompts(tables["benchmarks"])
@@ -62,7 +62,7 @@ def run(context: StageContext) -> StageOutput:
         context.say(f"examining {table.num_rows:,} rows of {kind}")
         sources[kind] = tallies(manifest, quarantine, kind)
         around = surroundings(context.config, kind, benchmarks, sources[kind])
-        outcomes[kind] = examine_kind(table, int(manifest["kinds"][kind]["rows"]), around)
+        outcomes[kind] = examine_kind(table, around)
     verified = _verify(tables, outcomes, context)
     files = [_file(kind, context.digests[kind], tables[kind], outcomes[kind], sources[kind]) for kind in ROW_CLASSES]
     verdict = {
@@ -102,8 +102,9 @@ def _entries(config: Any, kind: str) -> list[str]:
     return [entry.source for entry in getattr(config.data, kind)]
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    """The data stage's manifest. Raises ValueError where it is none."""
+def _manifest(inputs: Mapping[str, Path]) -> dict[str, Any]:
+    """The data stage's manifest. Raises ValueError where it is none, or tells of other bytes."""
+    path = inputs["manifest"]
     try:
         manifest = json.loads(path.read_bytes())
     except ValueError as error:
@@ -112,8 +113,14 @@ def _manifest(path: Path) -> dict[str, Any]:
     if found != MANIFEST_FORMAT:
         raise ValueError(f"the manifest {path} has format {found!r}, not {MANIFEST_FORMAT!r}; run the data stage again")
     for kind in ROW_CLASSES:
-        if not isinstance(manifest.get("kinds", {}).get(kind, {}).get("rows"), int):
-            raise ValueError(f"the manifest {path} does not say how many rows of {kind} there are; {FORMAT_ADVICE}")
+        with inputs[kind].open("rb") as stream:
+            own = hashlib.file_digest(stream, "sha256").hexdigest()
+        stated = manifest["kinds"].get(kind, {}).get("sha256")
+        if stated != own:
+            raise ValueError(
+                f"the manifest {path} tells of {kind} with sha256 {stated}, but {inputs[kind]} has {own}; "
+                f"{FORMAT_ADVICE}"
+            )
     return manifest
 
 
@@ -149,7 +156,7 @@ def _benchmark_prompts(table: "pa.Table") -> dict[str, str]:
     return {normalise(str(prompt)): str(id_) for prompt, id_ in rows if prompt and str(prompt).strip()}
 
 
-def examine_kind(table: "pa.Table", stated_rows: int, around: Surroundings) -> list[Outcome]:
+def examine_kind(table: "pa.Table", around: Surroundings) -> list[Outcome]:
     """What became of every rule on one kind of rows, gold answers apart.
 
     Columns come first: of a file with other columns nothing else can be asked.
@@ -158,7 +165,7 @@ def examine_kind(table: "pa.Table", stated_rows: int, around: Surroundings) -> l
     outcomes = examine(columns.frame, columns.rules)
     outcomes += examine(sources.frame, sources.rules)
     if outcomes[0].success:
-        rows = rows_examined(table, stated_rows, around)
+        rows = rows_examined(table, around)
         outcomes += examine(rows.frame, rows.rules)
     return outcomes
 

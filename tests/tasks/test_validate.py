@@ -1,5 +1,6 @@
 """The gate in front of training: clean data pass, each fault is named, a broken check is not called bad data."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -33,7 +34,7 @@ MOST_CHARACTERS = 2000
 @pytest.fixture(scope="module")
 def clean() -> Rows:
     """A small world without a fault."""
-    return {
+    rows: Rows = {
         "pretrain": list(tinyworld.pretrain(1, 12)),
         "problems": [*tinyworld.problems(2, 8), *tinyworld.general_problems(2, 4)],
         "chains": list(tinyworld.chains(3, 6)),
@@ -41,6 +42,7 @@ def clean() -> Rows:
         "preferences": list(tinyworld.preferences(5, 40)),
         "benchmarks": list(tinyworld.problems(999, 6, "tinyworld")),
     }
+    return {kind: [row.model_copy(update={"source": "tinyworld"}) for row in own] for kind, own in rows.items()}
 
 
 class Gate:
@@ -62,6 +64,10 @@ class Gate:
     def lay(self, rows: Rows) -> None:
         for kind, own in rows.items():
             write_rows(self.root / f"{kind}.parquet", own, CLASSES[kind])
+        self.tell(rows)
+
+    def tell(self, rows: Rows) -> None:
+        """Write manifest and quarantine for the files that lie there."""
         sources = [
             {
                 "kind": kind, "source": "tinyworld", "files": [], "licence": tinyworld.LICENCE,
@@ -70,7 +76,8 @@ class Gate:
             }
             for kind, own in rows.items() if kind not in self.unused
         ]  # fmt: skip
-        kinds = {kind: {"rows": len(own)} for kind, own in rows.items()}
+        digests = {kind: hashlib.sha256((self.root / f"{kind}.parquet").read_bytes()).hexdigest() for kind in rows}
+        kinds = {kind: {"rows": len(own), "sha256": digests[kind]} for kind, own in rows.items()}
         manifest = {"format": "r1kit data 1", "kinds": kinds, "sources": sources} | self.manifest
         (self.root / "manifest.json").write_text(json.dumps(manifest))
         (self.root / "quarantine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.quarantine))
@@ -101,9 +108,8 @@ class Gate:
         path = self.root / f"{kind}.parquet"
         write_rows(path, rows, CLASSES[kind])
         tally = SourceTally(tinyworld.LICENCE, self.procedural, len(rows), len(rows), 0, 0, 0)
-        sources = {"tinyworld": tally, "general": tally}
-        around = validate.surroundings(self.config(), kind, benchmarks or {}, sources)
-        examined = data_rules.rows_examined(pq.read_table(path), len(rows), around)
+        around = validate.surroundings(self.config(), kind, benchmarks or {}, {"tinyworld": tally})
+        examined = data_rules.rows_examined(pq.read_table(path), around)
         outcomes = examine(examined.frame, examined.rules)
         assert not any(outcome.error for outcome in outcomes)
         return {outcome.rule.name: outcome for outcome in outcomes}
@@ -219,6 +225,7 @@ def test_a_missing_column_or_another_type_is_named(gate: Gate, clean: Rows) -> N
     table = pq.read_table(path)
     texts = pa.array([str(weight) for weight in table.column("weight").to_pylist()])
     pq.write_table(table.drop_columns(["response", "weight"]).append_column("weight", texts), path)
+    gate.tell(clean)
     with pytest.raises(ValueError, match="data set chains breaks the rule 'every column is there") as caught:
         gate.run()
     assert "2 of 9 fail" in str(caught.value)
@@ -226,13 +233,13 @@ def test_a_missing_column_or_another_type_is_named(gate: Gate, clean: Rows) -> N
     assert {e["id"]: e["value"] for e in chains["checks"][0]["examples"]} == {"response": "missing", "weight": "string"}
 
 
-def test_what_is_no_parquet_or_no_manifest_is_named(gate: Gate, clean: Rows) -> None:
+def test_files_that_cannot_be_read_are_named(gate: Gate, clean: Rows) -> None:
     gate.lay(clean)
     (gate.root / "manifest.json").write_text("{}")
     with pytest.raises(ValueError, match="has format None"):
         gate.run()
-    gate.lay(clean)
     (gate.root / "problems.parquet").write_text("torn")
+    gate.tell(clean)
     with pytest.raises(ValueError, match=r"problems file .* is not Parquet"):
         gate.run()
     gate.lay(clean)
@@ -254,14 +261,15 @@ def test_a_kind_that_the_profile_asks_for_has_rows(gate: Gate, clean: Rows) -> N
 
 
 def test_a_manifest_of_other_data_is_found(gate: Gate, clean: Rows) -> None:
-    gate.manifest = {"kinds": {kind: {"rows": len(rows) + (kind == "problems")} for kind, rows in clean.items()}}
     gate.tally["chains"] = {"source": "elsewhere"}
-    with pytest.raises(ValueError, match=r"13 rows\): found 12; run the data stage again; 1 more check failed"):
+    with pytest.raises(ValueError, match=r"without tinyworld.*1 more check failed"):
         gate.judge(clean)
     assert gate.failed() == {
-        "problems": ["the manifest counts the rows of the file"],
-        "chains": ["the manifest knows every source of the profile"],
+        "chains": ["the manifest knows every source of the profile", "the manifest tells of the source"]
     }
+    write_rows(gate.root / "problems.parquet", clean["problems"][1:], Problem)
+    with pytest.raises(ValueError, match="tells of problems with sha256"):
+        gate.run()
 
 
 def test_both_routes_and_both_splits_are_needed(gate: Gate, clean: Rows) -> None:
