@@ -25,7 +25,7 @@ def recipe(run_id: str, profile: str) -> None:  # noqa: ARG001 - they name the f
     run.validate(data)
     problems, instructions, benchmarks = data["problems"], data["instructions"], data["benchmarks"]
 
-    base = run.stage("base", {}, optional={"pretrain": data["pretrain"]})
+    base = run.stage("base", {}, optional={"pretrain": data["pretrain"]}, alone=True)
     run.evaluate(base, benchmarks)
     pairs = {"model": base["model"], "preferences": data["preferences"]}
     judges = run.stage("reward_models", pairs, beside=True)

@@ -91,9 +91,10 @@ class Cores:
         return self.num_cores > self.main_threads
 
     @contextmanager
-    def main(self) -> Iterator[None]:
-        """While the main stage runs."""
-        self._main = self.main_threads
+    def main(self, *, alone: bool) -> Iterator[None]:
+        """While the main stage runs: on its share of the cores, or alone on all of them."""
+        self._main = self.num_cores if alone else self.main_threads
+        os.environ["R1_THREADS"] = str(self._main)
         try:
             yield
         finally:
@@ -131,7 +132,6 @@ class RecipeRun:
         self._pending: list[Pending] = []
         self._data: StageResult | None = None
         self._verdict: StageResult | None = None
-        os.environ["R1_THREADS"] = str(self.cores.main_threads)
 
     def stage(
         self,
@@ -141,6 +141,7 @@ class RecipeRun:
         variant: str = "",
         optional: Mapping[str, Artifact | None] | None = None,
         beside: bool = False,
+        alone: bool = False,
     ) -> Made:
         """Run a stage, or take what it made before.
 
@@ -150,6 +151,7 @@ class RecipeRun:
             variant: Which student, which model.
             optional: Inputs it can do without.
             beside: It may run beside the main stage.
+            alone: It is the main stage while nothing can run beside it, so it gets all cores.
         """
         self._settle_finished()
         name = stage_name(stage, variant)
@@ -164,7 +166,7 @@ class RecipeRun:
         plan = plan_stage(stage, self.config, {r: a for r, a in given.items() if a is not None}, variant)
         if self._data and stage != "validate":
             refuse_unvalidated(plan, self._data, self._verdict)
-        return Made(stage, variant, self._run(plan, beside=beside and self.cores.room_beside))
+        return Made(stage, variant, self._run(plan, beside=beside and self.cores.room_beside, alone=alone))
 
     def validate(self, data: Made) -> Made:
         """Have the data examined; from here on no stage gets data that were not let through."""
@@ -256,7 +258,7 @@ class RecipeRun:
         record_reuse(plan, result, self.workspace, self.folder.run_id)
         return plan
 
-    def _run(self, plan: StagePlan, *, beside: bool) -> "StageResult | Pending":
+    def _run(self, plan: StagePlan, *, beside: bool, alone: bool) -> "StageResult | Pending":
         known = stored_result(plan.key)
         wrong = faults(known) if known else []
         note = f"made anew: {wrong[0]}" if wrong else ""
@@ -267,7 +269,7 @@ class RecipeRun:
             self.folder.begin(plan.name, plan.stage, plan.variant)
         started = time.monotonic()
         if cached or not beside:
-            task = stage_task(plan, self._here(plan), refresh=not cached)
+            task = stage_task(plan, self._here(plan, alone=alone), refresh=not cached)
             try:
                 result = StageResult.model_validate(task())
             except BaseException as error:
@@ -282,11 +284,11 @@ class RecipeRun:
         pending.future = stage_task(plan, pending.marking(self._beside(plan)), refresh=True).submit()
         return pending
 
-    def _here(self, plan: StagePlan) -> RunStage:
+    def _here(self, plan: StagePlan, *, alone: bool) -> RunStage:
         """Runs a stage in this process."""
 
         def run(prefect_run_id: str) -> StageResult:
-            with self.cores.main(), self._shown(plan):
+            with self.cores.main(alone=alone), self._shown(plan):
                 return run_stage(plan, self.workspace, self, self.folder.run_id, prefect_run_id=prefect_run_id)
 
         return run

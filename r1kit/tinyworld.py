@@ -1,7 +1,7 @@
 """The world of profile `tiny`: reasoning-gym problems small enough for a model of half a million parameters.
 
-Two tasks where one forward pass does not get far and a chain does: `chain_sum` (keep a running total) and
-`letter_counting` (spell, and keep a count: the strawberry question of the R1 story). Chains exist in English, in
+Two tasks where one forward pass does not get far and a chain does: `leg_counting` (look up, and keep a running total)
+and `letter_counting` (spell, and keep a count: the strawberry question of the R1 story). Chains exist in English, in
 Chinese and in a mixture, because R1-Zero mixes languages and cold start is what mends it (arXiv 2501.12948, 2.3.1).
 General prompts have good, curt, rude and unsafe responses, for the reward models.
 """
@@ -23,7 +23,8 @@ LICENCE = "Apache-2.0"
 Mixture = Literal["en", "zh", "mixed"]
 
 _PHRASES = (
-    "State the final answer to the following arithmetic problem:",
+    "Your task is to count how many legs there are in total when given a list of animals.",
+    "Now, how many legs are there in total if you have",
     'How many times does the letter "',
     '" appear in the text: "',
     '"?',
@@ -31,7 +32,7 @@ _PHRASES = (
 _TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 _SPECIAL = ("<|pad|>", "<|user|>", "<|assistant|>", "<|end|>")
 _CHAIN_WORDS = {
-    "start": "起", "plus": "加", "minus": "减", "makes": "得", "spell": "拼", "find": "找",
+    "start": "起", "with": "有", "makes": "得", "spell": "拼", "find": "找",
 }  # fmt: skip
 
 _ANIMALS = {
@@ -53,7 +54,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words = sorted(
         {*_CHAIN_WORDS, *_CHAIN_WORDS.values(), *_ANIMALS, *_PEOPLE, *_THINGS}
         | {word for facts in _ANIMALS.values() for word in facts}
-        | {word for text in _all_general_texts() for word in text.split() if "{" not in word}
+        | {word for text in (*_all_general_texts(), *_legs()) for word in text.split() if "{" not in word}
     )
     letters = [chr(code) for code in range(33, 127)]
     numbers = [str(number) for number in range(-99, 100)]
@@ -83,14 +84,20 @@ class _Task:
     accepts: Callable[[dict[str, Any]], bool] = lambda entry: True
 
 
-def _sum_chain(entry: dict[str, Any], word: Callable[[str], str]) -> list[str]:
-    parts = entry["metadata"]["expression"].split()
-    total = int(parts[0])
-    result = [word("start"), parts[0]]
-    for sign, term in zip(parts[1::2], parts[2::2], strict=True):
-        total += int(term) if sign == "+" else -int(term)
-        result += [word("plus" if sign == "+" else "minus"), term, word("makes"), str(total)]
+def _leg_chain(entry: dict[str, Any], word: Callable[[str], str]) -> list[str]:
+    total = 0
+    result = [word("start")]
+    for animal, count in entry["metadata"]["animals"].items():
+        total += count * _legs()[animal]
+        result += [animal, word("with"), str(count * _legs()[animal]), word("makes"), str(total)]
     return result
+
+
+@cache
+def _legs() -> dict[str, int]:
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
+    return dict(ANIMALS)
 
 
 def _letter_chain(entry: dict[str, Any], word: Callable[[str], str]) -> list[str]:
@@ -112,7 +119,7 @@ def _spelled(entry: dict[str, Any]) -> bool:
 
 
 TASKS = (
-    _Task("chain_sum", {"min_terms": 4, "max_terms": 5, "min_digits": 1, "max_digits": 1}, _sum_chain),
+    _Task("leg_counting", {"min_animals": 4, "max_animals": 6, "min_instances": 1, "max_instances": 1}, _leg_chain),
     _Task("letter_counting", {"min_words": 2, "max_words": 3}, _letter_chain, _spelled),
 )
 
