@@ -82,7 +82,8 @@ def prepare(
         ValueError: an unknown source or option, a raw file that is missing or altered, or a kind without rows.
     """
     orders = _orders(config)
-    raw = {file.path: raw_file(file, config.mirror, cache_dir) for order in orders for file in order.source.raw_files}
+    needed = dict.fromkeys(file for order in orders for file in order.source.raw_files)
+    raw = {file.path: raw_file(file, config.mirror, cache_dir) for file in needed}
     index = BenchmarkIndex(_held_out(orders, raw))
     output.mkdir(parents=True, exist_ok=True)
     done: list[_Done] = []
