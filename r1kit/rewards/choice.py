@@ -11,6 +11,7 @@ _LEAD = re.compile(
     r"^(?:so |thus,? |therefore,? )?(?:(?:the )?(?:final |correct |right )?(?:answer|option|choice))(?: is)?:? ?"
 )
 _LETTER = re.compile(r"\(?([a-z])\)?")
+_ANOTHER = re.compile(r"(?<![a-z.])\(?[a-z](?:\)|[.:](?!\S))|^\s*[a-z]$")
 _MARKED = re.compile(r"\(?([a-z])[).:](?!\S)(.*)")
 
 
@@ -26,7 +27,7 @@ def judge(answer: str, gold: str) -> tuple[float, str]:
     if found == expected:
         return 1.0, "right"
     marked = _MARKED.fullmatch(found)
-    if marked and marked[1] == expected and not re.search(r"(?<![a-z])\(?[a-z]\)", marked[2]):
+    if marked and marked[1] == expected and not _ANOTHER.search(marked[2]):
         return 1.0, "right"
     return 0.0, "wrong"
 

@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import importlib
 import os
 import re
 import sys
@@ -23,7 +24,7 @@ def program(text: str) -> str | None:
     if "```" not in text:
         return text.strip("\n") or None
     blocks = _FENCE.findall(text)
-    return blocks[0] if len(blocks) == 1 else None
+    return blocks[0] if len(blocks) == 1 and blocks[0].strip() else None
 
 
 def load(_payload: dict[str, Any]) -> None:
@@ -47,9 +48,9 @@ _TRUSTED: set[type] = set()
 def judge(payload: dict[str, Any], passed: Callable[[], None]) -> tuple[float, str]:
     """Run the answer, then its tests; `passed` is called once both have ended well.
 
-    Tests see the answer's names but not its changes to the built-ins, and refuse values whose class brings
-    comparisons of its own: an object that equals everything passes no test. Nothing the answer can reach leads to
-    `passed`: it is called by the one frame above, and frames are hidden (see `confine`).
+    Tests see the answer's names but not its changes to the built-ins or to the modules that they use, and refuse
+    values whose class brings comparisons of its own: an object that equals everything passes no test. Nothing the
+    answer can reach leads to `passed`: it is called by the one frame above, and frames are hidden (see `confine`).
 
     Returns:
         The verdict where it is bad; where it is good the process has already said so.
@@ -57,6 +58,8 @@ def judge(payload: dict[str, Any], passed: Callable[[], None]) -> tuple[float, s
     run, kept, plain = exec, dict(vars(builtins)), plain_values(frozenset(_TRUSTED))
     tree = ast.parse(payload["tests"])
     under_test = payload.get("entry_point") or _first_called(tree)
+    own = _own_modules(tree)
+    kept["__import__"] = _importer(own, kept["__import__"])
     tests = _instrumented(tree, payload.get("entry_point", ""))
     name = "answer"
     module = types.ModuleType(name)
@@ -68,7 +71,7 @@ def judge(payload: dict[str, Any], passed: Callable[[], None]) -> tuple[float, s
         run(compile(payload["answer"], "answer.py", "exec"), module.__dict__)
         taken = kept.keys() - {under_test}
         space = {key: value for key, value in vars(module).items() if key not in taken and not key.startswith("__")}
-        run(tests, {"__name__": "tests", "__builtins__": kept, "__plain__": plain, **space})
+        run(tests, {"__name__": "tests", "__builtins__": kept, "__plain__": plain, **space, **own})
     except BaseException as error:  # noqa: BLE001  (a model's program: what it raises, SystemExit too, is its verdict)
         return 0.0, _sentence(error)
     passed()
@@ -88,14 +91,43 @@ def _sentence(error: BaseException) -> str:
 
 
 def _first_called(tree: ast.Module) -> str:
-    """The function under test: the first one that an assertion calls with plain values."""
+    """The function under test: the first that an assertion calls, one named like a built-in where there is no other."""
     asserted = [node for top in tree.body if isinstance(top, ast.Assert) for node in ast.walk(top.test)]
-    for node in asserted:
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            inside = [part for value in node.args for part in ast.walk(value)]
-            if not any(isinstance(part, ast.Call) for part in inside):
-                return node.func.id
-    return ""
+    called = [node.func.id for node in asserted if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    return next((name for name in called if not hasattr(builtins, name)), called[0] if called else "")
+
+
+def _own_modules(tree: ast.Module) -> dict[str, types.ModuleType]:
+    """Copies of the standard library's modules that the tests use, made before the answer can change them."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "")
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            names.add(node.value.id)
+    roots = {name.partition(".")[0] for name in names} & sys.stdlib_module_names
+    for name in names:
+        if name.partition(".")[0] in roots:
+            importlib.import_module(name)
+    return {name: _copy(sys.modules[name]) for name in roots}
+
+
+def _copy(module: types.ModuleType) -> types.ModuleType:
+    copied = types.ModuleType(module.__name__)
+    vars(copied).update(vars(module))
+    return copied
+
+
+def _importer(own: dict[str, types.ModuleType], others: Callable[..., Any]) -> Callable[..., Any]:
+    """`__import__` for the tests, which finds their own copies first."""
+
+    def find(name: str, space: Any = None, local: Any = None, wanted: Any = (), level: int = 0) -> Any:
+        root = name if wanted else name.partition(".")[0]
+        return own[root] if root in own and not level else others(name, space, local, wanted, level)
+
+    return find
 
 
 def _instrumented(tree: ast.Module, entry_point: str) -> types.CodeType:

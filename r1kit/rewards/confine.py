@@ -37,7 +37,9 @@ _REFUSED: dict[str, tuple[int | None, int | None]] = {
     "settimeofday": (164, 170), "clock_settime": (227, 112), "shmget": (29, 194), "msgget": (68, 186),
     "semget": (64, 190), "mq_open": (240, 180), "setrlimit": (160, 164), "chmod": (90, None), "fchmod": (91, 52),
     "fchmodat": (268, 53), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
-    "mknod": (133, None), "mknodat": (259, 33),
+    "mknod": (133, None), "mknodat": (259, 33), "utime": (132, None), "utimes": (235, None), "futimesat": (261, None),
+    "utimensat": (280, 88), "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7),
+    "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
 }  # fmt: skip
 _CLONE, _CLONE3, _PRLIMIT64 = (56, 220), (435, 435), (302, 261)
 _CLONE_THREAD = 0x00010000
@@ -55,12 +57,26 @@ _PROCESSES = frozenset(
 _INTROSPECTION = frozenset(
     {
         "sys._getframe", "sys._current_frames", "sys._current_exceptions", "sys.setprofile", "sys.settrace",
+        "sys.addaudithook",
         "gc.get_objects", "gc.get_referrers", "gc.get_referents",
     }
 )  # fmt: skip
 _FRAME_ATTRIBUTES = frozenset({"tb_frame", "gi_frame", "cr_frame", "ag_frame"})
 _CHANGES = frozenset(
-    {"os.remove", "os.rmdir", "os.rename", "os.mkdir", "os.truncate", "os.link", "os.symlink", "os.chmod", "os.chown"}
+    {
+        "os.remove",
+        "os.rmdir",
+        "os.rename",
+        "os.mkdir",
+        "os.truncate",
+        "os.link",
+        "os.symlink",
+        "os.chmod",
+        "os.chown",
+        "os.utime",
+        "os.setxattr",
+        "os.removexattr",
+    }
 )
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 

@@ -18,7 +18,7 @@ _FUNCTIONS = frozenset(
     {"sin", "cos", "tan", "exp", "log", "ln", "sqrt", "asin", "acos", "atan", "sinh", "cosh", "tanh"}
 )
 _CALL = re.compile(r"([A-Za-z_]\w*|[^\W\d]\w*|[)\]'\"])\s*\(")
-_ATTRIBUTE = re.compile(r"\.\s*[^\W\d]|__|\blambda\b|\bfor\b|\*\*[^()]*\*\*|:=")
+_ATTRIBUTE = re.compile(r"\.\s*[^\W\d]|__|\blambda\b|\bfor\b|\*\*\s*[-+]?\s*[\w.]+\s*\*\*|:=")
 
 
 def load(payload: dict[str, Any]) -> None:

@@ -8,14 +8,15 @@ from r1kit.rewards.hedging import hedged
 
 MAX_CHARACTERS = 1000
 _MAX_DIGITS = 60
+_MAX_DEPTH = 25
 
 _NUMBER = re.compile(r"([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?)")
 _LEAD = re.compile(r"^(?:so |thus,? |therefore,? )?(?:the )?(?:final )?answer(?: is)?:?\s+", re.IGNORECASE)
 _DECORATION = re.compile(r"\\?\$|\\[!,]|\^\{?\\circ\}?|\\?%|°|£|€|¥")
 _UNIT = re.compile(r"(?:\\(?:text|mbox|mathrm)\{[^{}]*\}|(?:\s*\b[A-Za-z]{2,}\b){1,3}|[\u4e00-\u9fff]{1,4})\s*$")
 _SCALE = re.compile(
-    r"(?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|half|halves|thirds?|quarters?|fourths?|fifths?|"
-    r"times|and|to|plus|minus|over|pi|sqrt|sin|cos|tan|log|ln|exp|mod|per|[万亿千百十半之又和])",
+    r"\b(?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|half|halves|thirds?|quarters?|fourths?|fifths?|"
+    r"times|and|to|plus|minus|over|pi|sqrt|sin|cos|tan|log|ln|exp|mod)\b|[万亿千百十半之又和]",
     re.IGNORECASE,
 )
 _TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}")
@@ -37,6 +38,8 @@ def judge_in_place(answer: str, gold: str) -> tuple[float, str] | None:
         return 0.0, "too long for a mathematical answer"
     if hedged(answer, gold):
         return 0.0, "hedged"
+    if _depth(answer) > _MAX_DEPTH:
+        return 0.0, "nested too deeply"
     if _TWO_NUMBERS.search(answer) and "\\" not in answer.replace("\\ ", "") and not _TWO_NUMBERS.search(gold):
         return 0.0, "more than one number"
     if len(gold) <= MAX_CHARACTERS and (expected := number(gold)) is not None:
@@ -59,7 +62,18 @@ def number(text: str) -> Fraction | None:
     return -value if match[1] == "-" else value
 
 
+def _depth(text: str) -> int:
+    """How deeply brackets of any kind are nested, closed or not."""
+    deepest = depth = 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        deepest = max(deepest, depth)
+    return deepest
+
+
 def _unboxed(text: str) -> str:
+    if len(text) > 4 and text.startswith("**") and text.endswith("**"):
+        text = text[2:-2].strip()
     if text.startswith("\\boxed{") and text.endswith("}"):
         return text[len("\\boxed{") : -1]
     return text
