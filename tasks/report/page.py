@@ -185,22 +185,47 @@ def _column(model: str, transcript: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _validation(run: Run) -> dict[str, Any] | None:
-    """The gate's verdict as a table: a row a file, a column for every plain value said of it."""
+    """The gate's verdict: a row a file, every rule, and the first rows that were set aside."""
     if not run.validation:
         return None
-    files = run.validation.get("files") or []
-    entries = [{"file": name, **entry} for name, entry in files.items()] if isinstance(files, Mapping) else list(files)
-    rows = [{name: _plain(value, name) for name, value in entry.items() if _is_plain(value)} for entry in entries]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    numeric = {name for entry in entries for name, value in entry.items() if type(value) in (int, float)}
-    passed = run.validation.get("passed", run.validation.get("success"))
-    verdict_words = {True: "The gate let these bytes through.", False: "The gate stopped the flow."}.get(passed, "")
+    files = list(run.validation.get("files") or [])
+    rows = [{name: _plain(value, name) for name, value in file.items() if _is_plain(value)} for file in files]
+    verified = run.validation.get("verified") or {}
+    quarantine = run.validation.get("quarantine") or {}
+    counts = (quarantine.get("counts") or {}).items()
     return {
-        "words": verdict_words,
-        "columns": columns,
-        "numeric": numeric,
-        "rows": [{name: row.get(name, "") for name in columns} for row in rows],
+        "words": _gate_words(run.validation.get("success"), verified),
+        "columns": list(dict.fromkeys(name for row in rows for name in row)),
+        "numeric": {name for file in files for name, value in file.items() if type(value) in (int, float)},
+        "rows": rows,
+        "checks": [
+            {**check, "kind": _plain(file["kind"], "kind"), "limit": _plain(check["limit"], ""), "first": _first(check)}
+            for file in files
+            for check in file.get("checks") or []
+        ],
+        "set_aside": ", ".join(f"{words.number(count)} {rule}" for rule, count in counts),
+        "quarantine": [
+            {name: _plain(line.get(name), name) for name in _QUARANTINE} for line in quarantine.get("first") or []
+        ],
+        "quarantine_columns": _QUARANTINE,
     }
+
+
+_QUARANTINE = ("kind", "source", "file", "row", "field", "value", "reason", "rule")
+
+
+def _first(check: Mapping[str, Any]) -> str:
+    """The first row at fault, or what broke the check."""
+    examples = [f"{example['id']}: {example['value']}" for example in check["examples"][:1]]
+    return words.visible(check.get("error") or "".join(examples), 200)
+
+
+def _gate_words(success: Any, verified: Mapping[str, Any]) -> str:
+    """What the gate decided, and on how many gold answers."""
+    decided = {True: "The gate let these bytes through.", False: "The gate stopped the flow."}.get(success, "")
+    if not verified.get("rows"):
+        return decided
+    return f"{decided} {verified['passed']} of {verified['rows']} gold answers in a sample scored 1."
 
 
 def _is_plain(value: Any) -> bool:

@@ -259,17 +259,55 @@ def write(run_dir: Path) -> Summary:
     (folder / "validation.json").write_text(
         json.dumps(
             {
-                "passed": True,
-                "files": {
-                    name: {
-                        "sha256": digest(name),
+                "format": "r1kit validation 1",
+                "success": True,
+                "files": [
+                    {
+                        "kind": kind,
+                        "digest": digest(kind),
                         "rows": 1200,
+                        "success": True,
+                        "checks": [
+                            {
+                                "rule": "ids are unique",
+                                "success": True,
+                                "checked": 1200,
+                                "failed": 0,
+                                "limit": HOSTILE,
+                                "examples": [],
+                            },
+                            {
+                                "rule": "language is allowed",
+                                "success": False,
+                                "checked": 1200,
+                                "failed": 1,
+                                "limit": "",
+                                "examples": [{"row": 1, "id": HOSTILE, "value": HOSTILE}],
+                            },
+                        ],
                         "quarantined": 3,
                         "quarantine_share": 0.0025,
-                        "passed": True,
+                        "contaminated": 1,
+                        "duplicates": 0,
                     }
-                    for name in ("problems.parquet", "preferences.parquet", HOSTILE)
+                    for kind in ("problems", "preferences", HOSTILE)
+                ],
+                "quarantine": {
+                    "counts": {"contaminated": 3, "schema": 9},
+                    "first": [
+                        {
+                            "kind": "problems",
+                            "source": "a",
+                            "file": "a.jsonl",
+                            "row": 7,
+                            "field": "answer",
+                            "value": HOSTILE,
+                            "reason": HOSTILE,
+                            "rule": "schema",
+                        },
+                    ],
                 },
+                "verified": {"rows": 200, "passed": 200, "kinds": {"problems": 200}},
             }
         )
     )

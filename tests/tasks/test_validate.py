@@ -396,3 +396,4 @@ def test_the_report_shows_the_verdict(gate: Gate, clean: Rows, tmp_path: Path) -
     shown = _validation(run)
     assert shown is not None and shown["words"] == "The gate let these bytes through."
     assert [row["kind"] for row in shown["rows"]] == list(CLASSES)
+    assert len(shown["checks"]) == sum(len(file["checks"]) for file in gate.verdict["files"])
