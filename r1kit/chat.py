@@ -168,7 +168,8 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
         tokenizer,
         [*_messages("question", None), {"role": "assistant", "content": reply}],
     )
-    special = set(tokenizer.all_special_ids)
+    added = tokenizer.added_tokens_decoder.items()
+    special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
     tail = _ids(tokenizer, rendered[rendered.rindex(reply) + len(reply) :]) if reply in rendered else []
     found = next((token for token in tail if token in special), tokenizer.eos_token_id)
     if not isinstance(found, int):

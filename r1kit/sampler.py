@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import random
+from r1kit import chat, random
 from r1kit.schema import Section
 
 # Rows leave the batch once this share of it has finished: copying the cache costs more than it saves before.
@@ -41,10 +41,13 @@ class Completion:
 
 
 def end_token_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """Tokens that end a completion."""
-    if not isinstance(tokenizer.eos_token_id, int):
-        raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no end token: set its eos_token")
-    return {tokenizer.eos_token_id}
+    """Tokens that end a completion: the one that ends a turn in training, and the EOS token where it is another.
+
+    Raises:
+        ValueError: if the tokenizer has neither.
+    """
+    ends = {chat.end_id(tokenizer)}
+    return ends | {tokenizer.eos_token_id} if isinstance(tokenizer.eos_token_id, int) else ends
 
 
 @torch.no_grad()

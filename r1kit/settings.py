@@ -34,6 +34,9 @@ _Loader.add_implicit_resolver(
 )
 
 
+_PLAIN_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+
+
 @dataclass(frozen=True)
 class Settings:
     """Merged values of a profile, and where each stands."""
@@ -87,7 +90,9 @@ def _mapping(file: Settings, place: Place) -> dict[str, Any]:
     """The mapping at a place of the file; empty where nothing stands there."""
     value: Any = file.values
     for key in place:
-        value = value.get(key) or {}
+        value = value.get(key)
+        if value is None:
+            return {}
     if not isinstance(value, dict):
         raise ValueError(f"{file.origin(place)}: {spell(place)} must be a mapping, not {value!r}")
     return value
@@ -135,6 +140,8 @@ def _read(path: Path) -> Settings:
 def _build(loader: _Loader, node: yaml.Node, place: Place, path: Path, origins: dict[Place, str]) -> Any:
     """The value of a node; notes the line of everything in it."""
     origins.setdefault(place, f"{path}, line {node.start_mark.line + 1}")
+    if isinstance(node, yaml.CollectionNode) and node.tag not in _PLAIN_TAGS:
+        raise yaml.MarkedYAMLError(problem=f"the tag {node.tag} is not known here", problem_mark=node.start_mark)
     if isinstance(node, yaml.MappingNode):
         _refuse_twice(loader, node, place, path)
         loader.flatten_mapping(node)

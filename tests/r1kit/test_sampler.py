@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from r1kit import chat
 from r1kit.engine import response_logprobs
-from r1kit.sampler import SamplingConfig, draw, sample
+from r1kit.sampler import SamplingConfig, draw, end_token_ids, sample
 from tests.r1kit.models import small_model
 
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12, 13], [5, 20], [30, 31, 32, 33]]
@@ -74,3 +75,15 @@ def test_top_p_keeps_the_smallest_sufficient_set() -> None:
 def test_greedy_takes_the_likeliest() -> None:
     tokens, _ = draw(torch.tensor([[0.1, 2.0, 0.3]]), torch.tensor([0.99]), SamplingConfig(temperature=0))
     assert tokens.tolist() == [1]
+
+
+def test_the_token_that_training_ends_a_turn_with_ends_a_completion_too() -> None:
+    model, tokenizer = small_model()
+    tokenizer.chat_template = str(tokenizer.chat_template).replace(" <|end|> ", " <|user|> ")
+    end = tokenizer.convert_tokens_to_ids("<|user|>")
+    assert chat.training_ids(tokenizer, "tell me", "go away")[0][-1] == end != tokenizer.eos_token_id
+    assert end_token_ids(tokenizer) == {end, tokenizer.eos_token_id}
+    groups = sample(model, tokenizer, PROMPTS, 8, SamplingConfig(max_tokens=200), seed=3, prompt_keys=[1, 2, 3, 4])
+    rows = [completion for group in groups for completion in group]
+    assert any(completion.token_ids[-1] == end for completion in rows)
+    assert all(end not in completion.token_ids[:-1] for completion in rows)
