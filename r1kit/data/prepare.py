@@ -20,7 +20,7 @@ from r1kit.rewards import VerifierPool
 from r1kit.rows import PreferencePair, Problem, Row, SftRow, write_rows
 from r1kit.settings import suggest
 
-Log = Callable[[int, int, dict[str, float]], None]
+Log = Callable[[int, int, Mapping[str, float]], None]
 """log(sources done, sources in all, metrics)."""
 
 FORMAT = "r1kit data 1"
