@@ -1,0 +1,8 @@
+"""What runs after what, and when; the command line."""
+
+import os
+
+# Threads that wait for one another spin first. Where another process takes one of their cores, the default of
+# milliseconds makes two threads several times slower than one; a thousand turns cost nothing where cores are free.
+# OpenMP reads this once, when torch is first imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
