@@ -112,8 +112,10 @@ def _child(stage: str, context: StageContext, threads: int, sending: Connection)
     context = dataclasses.replace(context, log=log, say=lambda message: send("say", message))
     try:
         send("done", body_of(stage).run(context))
-    except (ValueError, OSError) as error:
-        send("refused", type(error)(*error.args) if isinstance(error, OSError) else ValueError(str(error)))
+    except OSError as error:
+        send("refused", OSError(error.errno, error.strerror, error.filename) if error.errno else OSError(str(error)))
+    except ValueError as error:
+        send("refused", ValueError(str(error)))
     except Exception:  # noqa: BLE001 - everything is told to the parent, which knows what to do with it
         send("failed", traceback.format_exc())
 

@@ -129,7 +129,7 @@ class Progress:
 
 def duration(seconds: float) -> str:
     """`4.2 s`, `3:07`, `2:10:00`."""
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

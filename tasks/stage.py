@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
 
 from r1kit.schema import Section
 from tasks.artifacts import Artifact, describe, digest_json, fault
@@ -311,7 +311,7 @@ class StageNotes:
         self.close()
         self.directory.mkdir(parents=True, exist_ok=True)
         write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in self.read()))
-        write_atomically(self.details, json.dumps(to_jsonable_python(details, inf_nan_mode="strings")))
+        write_atomically(self.details, to_json(details, inf_nan_mode="strings").decode())
 
     def read(self) -> list[dict[str, Any]]:
         """The steps noted so far, each once."""
