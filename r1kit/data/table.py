@@ -6,6 +6,7 @@ from r1kit.data.sources.bbh import BBH
 from r1kit.data.sources.cmath import CMATH
 from r1kit.data.sources.competition_math import MATH500, MATH_TEST, MATH_TRAIN
 from r1kit.data.sources.gsm8k import GSM8K_TEST, GSM8K_TRAIN
+from r1kit.data.sources.gym import GYM
 from r1kit.data.sources.hh_harmless import HH_HARMLESS
 from r1kit.data.sources.humaneval import HUMANEVAL
 from r1kit.data.sources.llamafactory import LLAMAFACTORY_DPO_EN, LLAMAFACTORY_DPO_ZH, LLAMAFACTORY_TOOL_USE
@@ -30,6 +31,7 @@ SOURCES: dict[str, Source] = {
         HUMANEVAL,
         MBPP,
         *BBH,
+        *GYM,
         HH_HARMLESS,
         LLMBAR,
         RASBT_INSTRUCTIONS,

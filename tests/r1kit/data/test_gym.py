@@ -1,0 +1,48 @@
+"""Problems of reasoning-gym: what its own scorers accept, and nothing else."""
+
+import pytest
+
+from r1kit.data.config import SourceEntry
+from r1kit.data.source import Source
+from r1kit.data.sources.gym import GYM
+from r1kit.rewards import VerifierPool, check_gold
+from r1kit.rows import Problem
+
+
+def rows(source: Source, seed: int = 5, limit: int = 4, **options: int) -> list[Problem]:
+    entry = SourceEntry(source=source.name, limit=limit, options=dict(options))
+    found = [placed.row for placed in source.rows("problems", entry, [], seed)]  # pyright: ignore[reportAttributeAccessIssue]
+    assert all(isinstance(row, Problem) for row in found)
+    return found  # pyright: ignore[reportReturnType]
+
+
+def test_gold_scores_one_and_another_answer_none() -> None:
+    with VerifierPool() as pool:
+        problems = [row for source in GYM for row in rows(source)]
+        assert all(verdict.score == 1 for verdict in check_gold(pool, problems))
+        wrong = pool.verify(problems, ["<think> so </think> <answer> 987654 </answer>"] * len(problems))
+        assert all(verdict.score == 0 for verdict in wrong)
+
+
+@pytest.mark.parametrize("source", GYM, ids=lambda source: source.name)
+def test_the_same_seed_gives_the_same_problems_and_another_others(source: Source) -> None:
+    assert rows(source) == rows(source)
+    assert {row.prompt for row in rows(source)} != {row.prompt for row in rows(source, seed=6)}
+
+
+def test_options_are_the_data_sets_own() -> None:
+    chain_sum = GYM[0]
+    assert all(
+        row.prompt.count(" + ") + row.prompt.count(" - ") == 4 for row in rows(chain_sum, min_terms=5, max_terms=5)
+    )
+    with pytest.raises(ValueError, match=r"gym_chain_sum has no option 'terms'"):
+        rows(chain_sum, terms=5)
+    with pytest.raises(ValueError, match=r"min_terms of gym_chain_sum is 50"):
+        rows(chain_sum, min_terms=50)
+
+
+def test_benchmark_rows_carry_the_sources_name() -> None:
+    source = GYM[1]
+    entry = SourceEntry(source=source.name, limit=2)
+    for placed in source.rows("benchmarks", entry, [], 1):
+        assert placed.row.benchmark == source.name  # pyright: ignore[reportAttributeAccessIssue]
