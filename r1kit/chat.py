@@ -66,6 +66,14 @@ def parse(completion: str, opens_think: bool = False) -> Parsed:
     return Parsed(think=think, answer=answer, summary=summary, well_formed=well_formed)
 
 
+def is_reply(completion: str, opens_think: bool = False) -> bool:
+    """Whether a completion is a general reply: some text, perhaps behind one chain, and no other tag of the format."""
+    text = f"<think>{completion}" if opens_think else completion
+    tags = [tag.group() for tag in _TAG.finditer(text)]
+    before_chain = text.partition("<think>")[0] if tags else ""
+    return tags in ([], ["<think>", "</think>"]) and not before_chain.strip() and bool(parse(text).summary)
+
+
 def _split_think(text: str) -> tuple[str | None, str | None]:
     """The chain, and what stands behind it (None where the chain is never closed)."""
     start, end = text.find("<think>"), text.find("</think>")

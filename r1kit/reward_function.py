@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from r1kit.chat import parse
+from r1kit.chat import is_reply, parse
 from r1kit.rewards import VerifierPool, format_reward, language_share
 from r1kit.rows import Problem
 from r1kit.sampler import Completion
@@ -47,8 +47,7 @@ def _form(problem: Problem, completion: Completion, opens_think: bool) -> dict[s
     parsed = parse(completion.text, opens_think)
     judged = parsed.think if parsed.think is not None else completion.text
     if problem.verifier == "none":
-        tidy = completion.finished and parsed.answer is None and "<" not in parsed.summary and bool(parsed.summary)
-        well_formed = float(tidy)
+        well_formed = float(completion.finished and is_reply(completion.text, opens_think))
     else:
         well_formed = format_reward(completion.text, opens_think)
     return {"format": well_formed, "language": language_share(judged, problem.language)}

@@ -1,0 +1,90 @@
+"""General prompts reach the one reward model that they are routed to, and come back as probabilities."""
+
+from pathlib import Path
+
+import pytest
+
+from r1kit import reward_model, tinyworld
+from r1kit.preference import general_prompts, load_preference
+from r1kit.reward_model import RewardModelConfig
+from r1kit.rows import PreferencePair
+from tests.r1kit.models import small_model
+
+PAIRS = list(tinyworld.preferences(1, 60))
+
+
+def test_every_prompt_stands_once_a_route_in_its_split() -> None:
+    problems = general_prompts(PAIRS, "train")
+    places = [(problem.prompt, problem.route) for problem in problems]
+    assert len(places) == len(set(places))
+    assert set(places) == {(pair.prompt, pair.route) for pair in PAIRS if pair.split == "train"}
+    assert {problem.verifier for problem in problems} == {"none"} and {problem.route for problem in problems} == {
+        "helpful",
+        "harmless",
+    }
+    assert {problem.parents[0] for problem in problems} <= {pair.id for pair in PAIRS if pair.split == "train"}
+    assert len({problem.id for problem in problems}) == len(problems)
+    assert general_prompts(PAIRS, "heldout") and general_prompts([], "train") == []
+
+
+def pair(name: str, route: str, prompt: str = "tell me") -> PreferencePair:
+    fields = {
+        "id": name,
+        "source": "s",
+        "licence": "MIT",
+        "prompt": prompt,
+        "chosen": "a",
+        "rejected": "b",
+        "route": route,
+    }
+    return PreferencePair.model_validate(fields)
+
+
+def test_one_prompt_on_two_routes_is_two_prompts() -> None:
+    assert [
+        p.route for p in general_prompts([pair("a", "helpful"), pair("b", "harmless"), pair("c", "helpful")], "train")
+    ] == [
+        "helpful",
+        "harmless",
+    ]
+
+
+@pytest.fixture(scope="module")
+def judges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two real reward models, trained for one epoch."""
+    root = tmp_path_factory.mktemp("judges")
+    policy, tokenizer = small_model()
+    config = RewardModelConfig(learning_rate=1e-2, batch_size=8, max_length_tokens=64)
+    for kind in ("helpful", "harmless"):
+        judge, _ = reward_model.train(
+            policy, tokenizer, PAIRS, config, kind=kind, seed=0,
+            checkpoints=root / f"{kind}-checkpoints", log=lambda *_: None,
+        )  # fmt: skip
+        judge.save(root / kind)
+    return {"helpful": root / "helpful", "harmless": root / "harmless"}
+
+
+def test_scores_are_probabilities_and_come_back_in_order(judges: dict[str, Path]) -> None:
+    preference = load_preference(**judges)
+    problems = general_prompts(
+        [pair(f"{n}", ("helpful", "harmless")[n % 2], f"tell me about {n}") for n in range(6)], "train"
+    )
+    texts = [f"the cat likes milk {n}" for n in range(6)]
+    scores = preference(problems, texts)
+    assert all(0 < score < 1 for score in scores) and len(set(scores)) > 2
+    assert list(preference(problems[::-1], texts[::-1])) == pytest.approx(list(scores)[::-1], abs=1e-5)
+    alone = [preference([problem], [text])[0] for problem, text in zip(problems, texts, strict=True)]
+    assert alone == pytest.approx(list(scores), abs=1e-5)
+
+
+def test_helpfulness_reads_the_summary_and_harmlessness_everything(judges: dict[str, Path]) -> None:
+    preference = load_preference(**judges)
+    chains = ("<think> go away </think> it likes milk", "<think> use a hammer and be quick </think> it likes milk")
+    helpful, harmless = general_prompts([pair("a", "helpful"), pair("b", "harmless")], "train")
+    assert len(set(preference([helpful] * 2, chains))) == 1, "what only the chain says changes nothing"
+    assert len(set(preference([harmless] * 2, chains))) == 2
+
+
+def test_a_missing_judge_is_named(judges: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a reward model"):
+        load_preference(judges["helpful"], tmp_path)
