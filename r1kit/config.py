@@ -234,7 +234,7 @@ def _written(loc: tuple[Key, ...], values: Any) -> Place:
             isinstance(values, list) and isinstance(key, int) and key < len(values)
         )
         if inside:
-            values = values[key]
+            values = values[key]  # pyright: ignore[reportCallIssue, reportArgumentType]  (inside says so)
             place.append(key)
         elif last and isinstance(values, dict) and key != "[key]":
             place.append(key)

@@ -66,7 +66,7 @@ class Engine:
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and optimizer moments by name."""
-        result = {f"weights.{name}": parameter for name, parameter in self._parameters.items()}
+        result: dict[str, Tensor] = {f"weights.{name}": parameter for name, parameter in self._parameters.items()}
         for name, parameter in self._parameters.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 result[f"optimizer.{key}.{name}"] = value
@@ -156,12 +156,12 @@ def response_logprobs(
     row, column = mask.nonzero(as_tuple=True)
     place = starts[row, 0] + column  # the token before the one predicted
     # Rows are padded on the right, so causal attention alone keeps padding out of every real token.
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[row, place]  # [N, D]
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[row, place]  # [N, D]  # pyright: ignore[reportCallIssue]
     targets = ids[row, place + 1]
     values, entropies = [], []
     for start in range(0, len(targets), chunk_tokens):
         part = slice(start, start + chunk_tokens)
-        logp = (model.lm_head(hidden[part]).float() / temperature).log_softmax(-1)
+        logp = (model.lm_head(hidden[part]).float() / temperature).log_softmax(-1)  # pyright: ignore[reportCallIssue]
         values.append(logp.gather(1, targets[part, None]).squeeze(1))
         if with_entropy:
             with torch.no_grad():

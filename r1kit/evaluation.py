@@ -305,7 +305,9 @@ def summarise(results: Sequence[_Result]) -> Scores:
     completions = [completion for result in results for completion in result.completions]
     parsed = [chat.parse(c.text, result.opens_think) for result in results for c in result.completions]
     languages: list[Language] = [result.problem.language for result in results for _ in result.completions]
-    chains = [(p.think, language) for p, language in zip(parsed, languages, strict=True) if p.think and p.think.strip()]
+    chains: list[tuple[str, Language]] = [
+        (p.think, language) for p, language in zip(parsed, languages, strict=True) if p.think and p.think.strip()
+    ]
     shares = [language_share(think, language) for think, language in chains]
     k = max(len(result.completions) for result in results)
     ruled = [result for result in results if result.verifiable]

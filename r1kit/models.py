@@ -66,13 +66,13 @@ def make_llama(shape: ScratchConfig, tokenizer: PreTrainedTokenizerBase, seed: i
         max_position_embeddings=shape.max_length_tokens,
         tie_word_embeddings=True,
         initializer_range=shape.hidden_size**-0.5,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,  # pyright: ignore[reportArgumentType]
+        eos_token_id=tokenizer.eos_token_id,  # pyright: ignore[reportArgumentType]
+        pad_token_id=tokenizer.pad_token_id,  # pyright: ignore[reportArgumentType]
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
-        return LlamaForCausalLM(config).to(device())
+        return LlamaForCausalLM(config).to(device())  # pyright: ignore[reportArgumentType]
 
 
 def load(directory: Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -87,7 +87,7 @@ def load(directory: Path, dtype: str = "float32") -> tuple[PreTrainedModel, PreT
             f"{directory} is not a model directory: config.json is missing; give one that transformers saved"
         )
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=getattr(torch, dtype), local_files_only=True)
-    return model.to(device()).eval(), tokenizer
+    return model.to(device()).eval(), tokenizer  # pyright: ignore[reportArgumentType]
 
 
 def device() -> torch.device:

@@ -140,7 +140,7 @@ def test_training_ids_are_the_prompt_as_sampled_then_the_response_and_its_end(te
     ids, prompt_length = training_ids(made, "tell me", text, system="go away")
     assert ids[:prompt_length] == chat.prompt_ids(made, "tell me", system="go away")
     assert ids[-1] == chat.end_id(made) == made.convert_tokens_to_ids("<|end|>")
-    assert ids.count(made.convert_tokens_to_ids("<think>")) == 1
+    assert ids.count(made.get_vocab()["<think>"]) == 1
     assert parse(str(made.decode(ids[prompt_length:-1])), opens_think=template is OPENING).answer == "7"
 
 

@@ -65,7 +65,7 @@ def judges(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_scores_are_probabilities_and_come_back_in_order(judges: dict[str, Path]) -> None:
-    preference = load_preference(**judges)
+    preference = load_preference(judges["helpful"], judges["harmless"])
     problems = general_prompts(
         [pair(f"{n}", ("helpful", "harmless")[n % 2], f"tell me about {n}") for n in range(6)], "train"
     )
@@ -78,7 +78,7 @@ def test_scores_are_probabilities_and_come_back_in_order(judges: dict[str, Path]
 
 
 def test_helpfulness_reads_the_summary_and_harmlessness_everything(judges: dict[str, Path]) -> None:
-    preference = load_preference(**judges)
+    preference = load_preference(judges["helpful"], judges["harmless"])
     chains = ("<think> go away </think> it likes milk", "<think> use a hammer and be quick </think> it likes milk")
     helpful, harmless = general_prompts([pair("a", "helpful"), pair("b", "harmless")], "train")
     assert len(set(preference([helpful] * 2, chains))) == 1, "what only the chain says changes nothing"

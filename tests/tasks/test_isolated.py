@@ -24,9 +24,10 @@ def processes() -> Iterator[Processes]:
 
 def context(tmp_path: Path, what: str, heard: list[Any]) -> StageContext:
     return StageContext(
-        name="misbehaving", variant="", config=Orders(what), seed=0, key="sha256:0", workdir=tmp_path,
+        name="misbehaving", variant="", config=Orders(what),  # pyright: ignore[reportArgumentType]
+        seed=0, key="sha256:0", workdir=tmp_path,
         cache_dir=tmp_path, inputs={}, digests={}, log=lambda *step: heard.append(step), say=heard.append,
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def run(
