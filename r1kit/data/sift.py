@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from r1kit.chat import parse
 from r1kit.data.config import Kind
 from r1kit.data.decontaminate import BenchmarkIndex
 from r1kit.data.normalise import normalise
 from r1kit.data.records import AnyRow, BadRow, Placed, Rule, shown
 from r1kit.rewards import VerifierPool, check_gold
-from r1kit.rows import PreferencePair, Problem
+from r1kit.rows import PreferencePair, Problem, SftRow
 
 FAULTS: tuple[Rule, ...] = ("json", "schema", "unverifiable")
 """Rules that a row breaks by a fault of its own: these count towards the share of quarantined rows."""
@@ -102,6 +103,8 @@ class Sieve:
         row = item.row
         if self._licences and row.licence not in self._licences:
             return "licence", shown(row.licence), "this licence is not among data.allowed_licences", "licence"
+        if isinstance(row, SftRow) and row.kind == "chain" and not parse(row.response).well_formed:
+            return "response", shown(row.response), "is not one chain and one answer, each in its tags once", "schema"
         for name, text in _texts(row) if self._index else ():
             assert self._index
             if overlap := self._index.overlap(text, ngrams=not procedural):

