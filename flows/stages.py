@@ -41,7 +41,8 @@ def stage_task(plan: StagePlan, run: Run, *, refresh: bool) -> Task[[], dict[str
 
 def stored_result(key: str) -> StageResult | None:
     """What Prefect has kept under a stage key. A record cut off by a kill counts as none."""
-    store = get_result_store()
+    # A flow that keeps no result of its own looks for metadata nowhere; a task finds them in the record itself.
+    store = get_result_store().model_copy(update={"metadata_storage": None})
     try:
         if not store.exists(cache_key(key)):
             return None
