@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from r1kit.rows import Problem
 
 _START_SECONDS = 120.0
+_GRACE_SECONDS = 3.0
 _MAX_CHUNK = 256
-_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+_INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "MPLCONFIGDIR", "VIRTUAL_ENV")
 
 
 class VerifierPool:
@@ -205,9 +206,17 @@ class _Worker:
         )  # fmt: skip
 
     def stop(self) -> None:
-        """End the process, and wait for it; its forks are bound to it."""
+        """End the process, and wait for it; its forks are bound to it.
+
+        It ends by itself when its input does, and clears its scratch folder away; else it is killed.
+        """
         if self.process is None:
             return
+        assert self.process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(_GRACE_SECONDS if self.ready else 0)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

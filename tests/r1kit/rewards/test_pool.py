@@ -135,10 +135,38 @@ def test_nothing_outside_the_scratch_folder_changes(watched: tuple[VerifierPool,
 def test_a_worker_that_is_killed_costs_no_verdict(watched: tuple[VerifierPool, Path]) -> None:
     pool, marker = watched
     assert pool.verify([coded(TESTS)], [fenced(SQUARE)])[0].score == 1
+    _until(lambda: len(descendants(marker)) == 1)
     (worker,) = descendants(marker)
     os.kill(worker, signal.SIGKILL)
     verdicts = pool.verify([coded(TESTS)] * 3, [fenced(SQUARE), fenced("square = abs"), fenced(SQUARE)])
     assert [verdict.score for verdict in verdicts] == [1, 0, 1]
+
+
+def test_closing_right_after_a_verdict_leaves_no_scratch_folder(marker: Path) -> None:
+    for _ in range(5):
+        with VerifierPool(1, DEADLINE_SECONDS) as pool:
+            assert pool.verify([coded(TESTS)], [fenced(SQUARE)])[0].score == 1
+        assert list(marker.iterdir()) == [] and descendants(marker) == []
+
+
+def test_an_interrupt_ends_everything_and_the_pool_can_be_used_again(marker: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with VerifierPool(1, 600) as pool:
+            assert pool.verify([coded(TESTS)], [fenced(SQUARE)])[0].score == 1
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(KeyboardInterrupt):
+                pool.verify([coded(TESTS)] * 2, [fenced("while True: pass"), fenced(SQUARE)])
+            assert descendants(marker) == [] and list(marker.iterdir()) == []
+            assert [v.score for v in pool.verify([coded(TESTS)] * 2, [fenced(SQUARE), fenced("square = abs")])] == [
+                1,
+                0,
+            ]
+    finally:
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_workers_end_when_their_program_is_killed(marker: Path) -> None:
