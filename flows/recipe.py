@@ -52,8 +52,10 @@ def recipe(run_id: str, profile: str) -> None:  # noqa: ARG001 - they name the f
         start = {"pretrain": data["pretrain"]} if student.shape else {"model": base["model"]}
         distilled = run.stage("distill", {**start, **taught}, variant=student.name, beside=True)
         run.evaluate(distilled, benchmarks)
-    rival = run.stage("rl_student", {"model": base["model"], "problems": problems, **taught}, beside=True)
-    run.evaluate(rival, benchmarks)
+        if run.config.stages.rl_student:
+            begun = distilled["base"] if student.shape else base["model"]
+            rival = {"model": begun, "problems": problems, **taught}
+            run.evaluate(run.stage("rl_student", rival, variant=student.name, beside=True), benchmarks)
 
     r1 = run.stage("prefer", {"model": last(dev3, dev2, dev1, zero, base)["model"], "problems": problems, **judged})
     run.evaluate(r1, benchmarks, **judged)

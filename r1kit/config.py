@@ -114,7 +114,7 @@ class StagesConfig(Section):
     prefer: bool = True
     distill: bool = True
     rl_student: bool = False
-    """Also train a student by RL alone for the same compute, to compare with distillation."""
+    """Also train each student by RL alone for the compute of its distillation, to compare."""
 
 
 class RuntimeConfig(Section):

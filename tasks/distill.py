@@ -7,17 +7,21 @@ from tasks.stage import StageContext, StageOutput
 
 def config_slice(config: Any, student: str = "") -> dict[str, Any]:
     """What this stage's result depends on: the student of that name."""
-    return {"student": _student(config, student), "system": config.system, "dtype": config.model.dtype}
+    return {"student": student_of(config, student), "system": config.system, "dtype": config.model.dtype}
 
 
 def run(context: StageContext) -> StageOutput:
-    """inputs: curated, instructions, model (the base) or pretrain (a student from scratch). outputs: model."""
+    """inputs: curated, instructions, model (the base) or pretrain (a student from scratch).
+
+    outputs: model; base, where the student is from scratch.
+    """
     from r1kit import models, sft, tinyworld
     from r1kit.rows import SftRow, read_rows
     from tasks.machine import prepare_torch
 
     prepare_torch(context.config.runtime)
-    student = _student(context.config, context.variant)
+    student = student_of(context.config, context.variant)
+    outputs: dict[str, Any] = {}
     system = context.config.system_prompt
     if student.shape is None:
         model, tokenizer = models.load(context.inputs["model"], context.config.model.dtype)
@@ -29,6 +33,7 @@ def run(context: StageContext) -> StageOutput:
             context.workdir / "base", seed=context.seed, checkpoints=context.workdir / "checkpoints-base",
             log=context.log, say=context.say, system=system,
         )  # fmt: skip
+        outputs["base"] = ("model", context.workdir / "base")
     curated = read_rows(context.inputs["curated"], SftRow)
     general = read_rows(context.inputs["instructions"], SftRow)
     output = context.workdir / "model"
@@ -37,10 +42,11 @@ def run(context: StageContext) -> StageOutput:
         seed=context.seed, checkpoints=context.workdir / "checkpoints",
         log=context.log, say=context.say, system=system,
     )  # fmt: skip
-    return StageOutput({"model": ("model", output)}, metrics)
+    return StageOutput(outputs | {"model": ("model", output)}, metrics)
 
 
-def _student(config: Any, name: str) -> Any:
+def student_of(config: Any, name: str) -> Any:
+    """The student of that name. Raises ValueError where the list has none."""
     found = [student for student in config.distill.students if student.name == name]
     if not found:
         known = ", ".join(student.name for student in config.distill.students)

@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import local_path
+from tasks.stage import STAGES
 from tasks.summary import StageSummary, Summary
 
-STAGES = (
-    "data", "validate", "base", "zero", "cold_start", "reason", "reject", "refine", "reward_models", "prefer",
-    "distill", "rl_student", "evaluate", "register",
-)  # fmt: skip
-"""Every stage, in the order in which people read the recipe."""
 STAGE_TITLES = {
     "data": "Data", "validate": "Validation", "base": "Base", "zero": "R1-Zero", "cold_start": "Cold start",
     "reason": "Reasoning RL", "reject": "Rejection", "refine": "Second SFT", "distill": "Distillation",
@@ -23,7 +19,6 @@ STAGE_TITLES = {
 }  # fmt: skip
 MODEL_TITLES = {
     "base": "Base", "zero": "R1-Zero", "dev1": "Dev1", "dev2": "Dev2", "dev3": "Dev3", "r1": "R1",
-    "rl_student": "Student by RL",
 }  # fmt: skip
 MADE_BY = {
     "base": "base",
@@ -89,6 +84,8 @@ def model_title(model: str) -> str:
     """What people call a model."""
     if model.startswith("distill-"):
         return f"Student {model.removeprefix('distill-')}"
+    if model.startswith("rl-student-"):
+        return f"Student {model.removeprefix('rl-student-')} by RL alone"
     return MODEL_TITLES.get(model, model)
 
 

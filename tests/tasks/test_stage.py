@@ -34,7 +34,7 @@ from tasks.workspace import REPOSITORY, Workspace
 PIPELINE = REPOSITORY / "pipeline.yaml"
 PLANNED = (
     ("data", ""), ("validate", ""), ("base", ""), ("zero", ""), ("cold_start", ""), ("reason", ""), ("reject", ""),
-    ("refine", ""), ("reward_models", ""), ("prefer", ""), ("distill", "twin"), ("distill", "half"), ("rl_student", ""),
+    ("refine", ""), ("reward_models", ""), ("prefer", ""), ("distill", "twin"), ("distill", "half"), ("rl_student", "twin"),
     ("evaluate", "dev1"), ("evaluate", "r1"),
 )  # fmt: skip
 INPUT = Artifact(kind="model", uri="file:///a", digest="sha256:" + "a" * 64, size_bytes=1)
@@ -67,9 +67,9 @@ def test_the_same_question_has_the_same_key_and_another_another() -> None:
     ("override", "stages"),
     [
         ("seed=77", ALL),
-        ("zero.steps=7", {"zero", "rl_student"}),
-        ("zero.rewards.format=0.37", {"zero", "rl_student"}),
-        ("zero.sampling.temperature=0.37", {"zero", "rl_student"}),
+        ("zero.steps=7", {"zero", "rl_student-twin"}),
+        ("zero.rewards.format=0.37", {"zero", "rl_student-twin"}),
+        ("zero.sampling.temperature=0.37", {"zero", "rl_student-twin"}),
         ("cold_start.zero_prompts=7", {"cold_start"}),
         ("cold_start.sft.epochs=7", {"cold_start"}),
         ("reason.steps=7", {"reason"}),
@@ -78,7 +78,7 @@ def test_the_same_question_has_the_same_key_and_another_another() -> None:
         ("reward_models.helpful.epochs=7", {"reward_models"}),
         ("prefer.preference_last_steps=7", {"prefer"}),
         ("distill.students.1.sft.epochs=7", {"distill-half"}),
-        ("distill.students.0.sft.epochs=7", {"distill-twin", "rl_student"}),
+        ("distill.students.0.sft.epochs=7", {"distill-twin", "rl_student-twin"}),
         ("evaluate.samples_per_problem=7", {"evaluate-dev1", "evaluate-r1"}),
         ("base.epochs=7", {"base"}),
         ("system=be brief", ALL - {"data", "validate"}),
