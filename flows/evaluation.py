@@ -11,7 +11,7 @@ from tasks.lineage import resolve_model
 from tasks.progress import Progress
 from tasks.stage import StageContext, body_of
 from tasks.store import fetch
-from tasks.workspace import Workspace
+from tasks.workspace import Workspace, keep_caches_within
 
 if TYPE_CHECKING:
     from r1kit.config import Config
@@ -23,6 +23,7 @@ def evaluate_model(reference: str, config: "Config", workspace: Workspace, progr
     Returns:
         The evaluation as JSON. Nothing is kept: no run, no entry in the ledger.
     """
+    keep_caches_within(workspace)
     model = resolve_model(reference, workspace, config.name)
     data = latest_result("data", workspace)
     if data is None or "benchmarks" not in data.outputs:

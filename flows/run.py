@@ -17,6 +17,7 @@ from flows.stages import stage_task, stored_result
 from r1kit.config import Config
 from tasks.artifacts import Artifact
 from tasks.isolated import Processes
+from tasks.pins import pin_faults
 from tasks.progress import Progress
 from tasks.stage import (
     STAGES,
@@ -79,8 +80,8 @@ class Made:
 class Cores:
     """Shares the cores out: stages beside the main one run on what it leaves, on all while it waits."""
 
-    def __init__(self, num_cores: int, main_threads: int) -> None:
-        self.num_cores, self.main_threads = num_cores, main_threads
+    def __init__(self, num_cores: int, main_threads: int, threads_alone: int) -> None:
+        self.num_cores, self.main_threads, self.threads_alone = num_cores, main_threads, threads_alone
         self._beside = 0
         self._main = 0
         self._changed = threading.Condition()
@@ -92,8 +93,8 @@ class Cores:
 
     @contextmanager
     def main(self, *, alone: bool) -> Iterator[None]:
-        """While the main stage runs: on its share of the cores, or alone on all of them."""
-        self._main = self.num_cores if alone else self.main_threads
+        """While the main stage runs: on its share of the cores, or alone on all that it may have."""
+        self._main = self.threads_alone if alone else self.main_threads
         os.environ["R1_THREADS"] = str(self._main)
         try:
             yield
@@ -169,8 +170,13 @@ class RecipeRun:
         return Made(stage, variant, self._run(plan, beside=beside and self.cores.room_beside, alone=alone))
 
     def validate(self, data: Made) -> Made:
-        """Have the data examined; from here on no stage gets data that were not let through."""
+        """Have the data examined; from here on no stage gets data that were not let through.
+
+        Raises ValueError where they are not the bytes that DVC pins.
+        """
         outputs = data.result.outputs if data.result else {}
+        if not self._why_skipped("validate"):
+            self._refuse_unpinned(outputs)
         verdict = self.stage("validate", outputs)
         self._data, self._verdict = data.result, verdict.result
         return verdict
@@ -233,6 +239,16 @@ class RecipeRun:
     def fail(self, plan: StagePlan, error: BaseException, seconds: float) -> None:
         """Note that a stage failed."""
         self.folder.fail(plan, str(error) or type(error).__name__, seconds)
+
+    def _refuse_unpinned(self, data: Mapping[str, Artifact]) -> None:
+        files = [artifact.path for artifact in data.values() if artifact.path is not None]
+        wrong = pin_faults(files, self.config.profile)
+        if wrong:
+            more = f" (and {len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
+            raise ValueError(
+                f"{wrong[0]}{more}: restore dvc.lock from git, or pin these bytes with "
+                f"`.venv/bin/dvc commit --force data@{self.config.profile}`"
+            )
 
     def _why_skipped(self, stage: str) -> str:
         switch = SWITCHES.get(stage, stage)
@@ -380,4 +396,5 @@ def cores_for(config: Config) -> Cores:
     """
     num_cores = len(os.sched_getaffinity(0))
     beside = 0 if Path("/dev/nvidia0").exists() or num_cores == 1 else max(1, num_cores // 4)
-    return Cores(num_cores, min(config.runtime.threads or num_cores - beside, num_cores))
+    most = min(config.runtime.threads or num_cores, num_cores)
+    return Cores(num_cores, min(config.runtime.threads or num_cores - beside, num_cores), most)

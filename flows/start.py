@@ -14,7 +14,7 @@ from r1kit.settings import read_settings
 from tasks.isolated import StageCrashed
 from tasks.progress import Progress
 from tasks.summary import Summary, read_summary
-from tasks.workspace import REPOSITORY, Workspace, explain, find_workspace, hold
+from tasks.workspace import REPOSITORY, Workspace, explain, find_workspace, hold, keep_caches_within
 
 PIPELINE = REPOSITORY / "pipeline.yaml"
 
@@ -59,6 +59,7 @@ def start(request: Request) -> tuple[Summary, Path]:
     if request.mirror is not None and not request.mirror.is_dir():
         raise ValueError(f"--mirror {request.mirror}: there is no such directory")
     workspace = find_workspace()
+    keep_caches_within(workspace)
     settings = read_settings(request.config, request.profile, request.all_overrides())
     with _sigterm_as_interrupt(), hold(workspace), Server(workspace) as server:
         from r1kit.config import load  # torch and transformers come with it, while the server starts

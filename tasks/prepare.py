@@ -5,13 +5,15 @@ from collections.abc import Mapping
 
 from tasks.data import prepare_files
 from tasks.progress import Progress
-from tasks.workspace import REPOSITORY, find_workspace
+from tasks.workspace import REPOSITORY, find_workspace, keep_caches_within
 
 
 def main(profile: str) -> None:
     """Make the files of a profile, as pipeline.yaml has it."""
     from r1kit.config import load
 
+    workspace = find_workspace()
+    keep_caches_within(workspace)
     config = load(REPOSITORY / "pipeline.yaml", profile)
     with Progress() as progress:
         progress.begin("data")
@@ -19,7 +21,7 @@ def main(profile: str) -> None:
         def log(step: int, total: int, metrics: Mapping[str, float]) -> None:
             progress.step("data", step, total, metrics)
 
-        prepare_files(config, find_workspace(), log=log, say=lambda message: progress.say("data", message))
+        prepare_files(config, workspace, log=log, say=lambda message: progress.say("data", message))
 
 
 if __name__ == "__main__":

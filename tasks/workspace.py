@@ -79,6 +79,11 @@ def find_workspace() -> Workspace:
     return Workspace(Path(home).expanduser().resolve() if home else REPOSITORY / ".r1")
 
 
+def keep_caches_within(workspace: Workspace) -> None:
+    """Have libraries, here and in processes started later, keep in the workspace what they would put into HOME."""
+    os.environ.setdefault("MPLCONFIGDIR", str(workspace.cache_dir / "matplotlib"))  # it comes with reasoning-gym
+
+
 @contextlib.contextmanager
 def hold(workspace: Workspace) -> Iterator[None]:
     """Have the workspace for oneself. The kernel lets go of it when the process ends, however it ends.

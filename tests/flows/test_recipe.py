@@ -1,0 +1,167 @@
+"""One command takes base to a registered model; a second does nothing anew; what changes decides what runs again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from flows.folder import whole_code_digest
+from tasks.pins import md5_of
+from tasks.workspace import REPOSITORY
+from tests.flows.conftest import WholeRun
+from tests.flows.copies import EVALUATIONS, MODELS, RECIPE, STAGES, digests, stages, with_status
+
+pytestmark = [pytest.mark.xdist_group("recipe"), pytest.mark.timeout(600)]
+
+BEFORE_REASON = {"data", "validate", "base", "reward_models", "zero", "cold_start"}
+BEFORE_REASON |= {"evaluate-base", "evaluate-zero", "evaluate-dev1"}
+
+
+def test_every_stage_of_the_recipe_runs(whole: WholeRun) -> None:
+    summary = whole.copy.summary(whole.run_id)
+    assert summary["status"] == "finished" and summary["profile"] == "micro" and not summary["error"]
+    assert with_status(summary, "ran") == RECIPE
+    assert with_status(summary, "skipped") == {"rl_student"}
+    assert summary["registered"] == {"name": "r1kit-micro-candidate", "version": "1", "new": True}
+    assert {model["name"] for model in summary["models"]} == set(MODELS)
+    for model in summary["models"]:
+        scores = model["benchmarks"]["overall"]
+        assert scores["n"] >= 24 and 0 <= scores["low"] <= scores["pass_at_1"] <= scores["high"] <= 1
+
+
+def test_the_summary_keeps_to_its_schema(whole: WholeRun) -> None:
+    schema = json.loads((REPOSITORY / "docs" / "summary.schema.json").read_text())
+    jsonschema.validate(whole.copy.summary(whole.run_id), schema)
+
+
+def test_it_was_the_copys_code_that_ran(whole: WholeRun) -> None:
+    told = whole.copy.summary(whole.run_id)["code_digest"]
+    assert told == whole.copy.python("from flows.folder import whole_code_digest as d; print(d())").strip()
+    assert told != whole_code_digest(), "the code of this checkout is another's"
+
+
+def test_it_ends_with_the_stages_and_the_report(whole: WholeRun) -> None:
+    *table, last = whole.done.out.strip().splitlines()
+    told = {line.split()[0]: line.split()[1] for line in table if len(line.split()) > 1}
+    assert {name for name, status in told.items() if status == "ran"} == RECIPE
+    report = Path(last.removeprefix("report "))
+    assert report == whole.copy.workspace / "runs" / whole.run_id / "report.html"
+    assert "<html" in report.read_text()[:500]
+
+
+def test_off_a_terminal_it_tells_its_progress_in_plain_lines(whole: WholeRun) -> None:
+    assert "\x1b" not in whole.done.err + whole.done.out
+    lines = [line.split(maxsplit=1) for line in whole.done.err.splitlines()]
+    assert {name for name, said in lines if said == "starts"} == RECIPE
+    assert {name for name, said in lines if said.startswith("ran ")} == RECIPE
+    assert any(name == "base" and "loss" in said for name, said in lines)
+    assert any("left" in said for _, said in lines), "no estimate"
+
+
+def test_nothing_is_written_elsewhere(whole: WholeRun) -> None:
+    new = whole.files_after - whole.files_before
+    places = {name.split("/")[1] if name.startswith("copy/") else name for name in new}
+    assert places == {".r1", "data", "dvc.lock", ".dvc"}
+    assert not whole.files_before - whole.files_after
+
+
+def test_every_data_file_is_pinned(whole: WholeRun) -> None:
+    root = whole.copy.root
+    locked = yaml.safe_load((root / "dvc.lock").read_text())["stages"]["data@micro"]
+    pinned = {out["path"]: out["md5"] for out in locked["outs"]}
+    files = {path.relative_to(root).as_posix(): md5_of(path) for path in (root / "data" / "micro").iterdir()}
+    assert pinned == files and len(files) == 8
+    quiet = {**whole.copy.environment, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(root / ".r1/cache/dvc")}
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "status", "--json", "data@micro"], cwd=root, env=quiet, capture_output=True,
+        text=True, check=True, timeout=120,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == {}
+
+
+def test_a_second_run_does_nothing_anew(whole: WholeRun) -> None:
+    copy, first = whole.copy, whole.copy.summary(whole.run_id)
+    before = copy.entries()
+    second = copy.run()
+    assert with_status(second, "cached") == RECIPE
+    assert {name: stage["outputs"] for name, stage in stages(second).items()} == {
+        name: stage["outputs"] for name, stage in stages(first).items()
+    }
+    assert second["registered"] == {**first["registered"], "new": False}
+    assert second["models"] == first["models"]
+    new = copy.entries()[len(before) :]
+    assert {entry["status"] for entry in new} == {"reused"}
+    names = {"-".join(filter(None, (entry["job"], entry["instance"]))) for entry in new}
+    assert names == RECIPE, "every stage leaves its edge"
+
+
+def test_a_setting_reruns_its_stage_and_what_depends_on_it(whole: WholeRun) -> None:
+    before = whole.copy.summary(whole.run_id)
+    after = whole.copy.run("--set", "reason.learning_rate=0.005")
+    assert with_status(after, "cached") == BEFORE_REASON
+    assert with_status(after, "ran") == RECIPE - BEFORE_REASON
+    assert after["registered"]["new"], "another model is another candidate"
+    changed = {name for name, digest in digests(before).items() if digests(after)[name] != digest}
+    assert {"reason/model", "prefer/model", "distill-twin/model"} <= changed
+
+
+def test_a_line_of_code_reruns_the_stages_that_use_it(whole: WholeRun) -> None:
+    """The line changes nothing that they make, so what follows is as it was, and is reused."""
+    before = whole.copy.summary(whole.run_id)
+    with whole.copy.changed("r1kit/grpo.py", lambda text: text + "\n# One more line.\n"):
+        after = whole.copy.run()
+    assert with_status(after, "ran") == {"zero", "reason", "prefer", "register"}, "other code is other evidence"
+    assert digests(after) == digests(before)
+
+
+def test_altered_bytes_are_noticed_said_and_made_anew(whole: WholeRun) -> None:
+    copy, before = whole.copy, whole.copy.summary(whole.run_id)
+    model = Path(stages(before)["reason"]["outputs"]["model"]["uri"].removeprefix("file://")) / "model.safetensors"
+    data = copy.root / "data" / "micro" / "chains.parquet"
+    for file in (model, data):
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    done = copy.r1("run", "--profile", "micro", "--json")
+    assert done.code == 0, done.err
+    for stage, file in (("reason", model.parent), ("data", data)):
+        assert any(line.startswith(stage) and f"{file} was altered" in line for line in done.err.splitlines())
+        assert f"{file} was altered" in stages(done.json)[stage]["note"]
+    assert with_status(done.json, "ran") == {"data", "reason"}
+    assert digests(done.json) == digests(before)
+
+
+def test_until_stops_and_from_goes_on(whole: WholeRun) -> None:
+    copy, before = whole.copy, digests(whole.copy.summary(whole.run_id))
+    early = {"data", "validate", "base", "evaluate-base", "reward_models", "zero", "evaluate-zero"}
+    part = copy.run("--until", "zero")
+    assert with_status(part, "cached") == early - {"reward_models"} and part["registered"] is None
+    assert {stages(part)[name]["note"] for name in ("cold_start", "prefer", "register")} == {"after --until zero"}
+    rest = copy.run("--from", "refine", "--set", "prefer.learning_rate=0.003")
+    assert {name for name, stage in stages(rest).items() if stage["note"] == "from an earlier run"} == {
+        "data", "validate", "base", "zero", "cold_start", "reason", "reject",
+    }  # fmt: skip
+    assert {name for name, digest in digests(rest).items() if before[name] != digest} <= {"prefer/model"}
+
+
+def test_bytes_that_are_not_pinned_are_refused(whole: WholeRun) -> None:
+    lock = whole.copy.root / "dvc.lock"
+    pinned = {out["path"]: out["md5"] for out in yaml.safe_load(lock.read_text())["stages"]["data@micro"]["outs"]}
+    md5 = pinned["data/micro/problems.parquet"]
+    other = "0" * 32
+    for options in ((), ("--from", "reason")):
+        with whole.copy.changed("dvc.lock", lambda text: text.replace(md5, other)):
+            done = whole.copy.r1("run", "--profile", "micro", *options)
+        error = done.err.strip().splitlines()[-1]
+        assert done.code == 1 and done.out == ""
+        assert error.startswith("error: ") and "problems.parquet" in error
+        assert f"has md5 {md5[:12]}…, but dvc.lock pins {other[:12]}…" in error and "restore dvc.lock" in error
+        assert with_status(whole.copy.summary(), "ran") == set(), "nothing was trained"
+
+
+def test_names_of_the_stages_are_those_of_this_test(whole: WholeRun) -> None:
+    assert set(stages(whole.copy.summary(whole.run_id))) == {*STAGES, *EVALUATIONS, "register", "rl_student"}
