@@ -1,4 +1,4 @@
-"""A student trained by RL alone for the compute that its distillation took: the paper's comparison (2501.12948, 4.1)."""
+"""A student trained by RL alone for the compute of its distillation: the paper's comparison (2501.12948, 4.1)."""
 
 import math
 from typing import TYPE_CHECKING, Any

@@ -34,8 +34,8 @@ from tasks.workspace import REPOSITORY, Workspace
 PIPELINE = REPOSITORY / "pipeline.yaml"
 PLANNED = (
     ("data", ""), ("validate", ""), ("base", ""), ("zero", ""), ("cold_start", ""), ("reason", ""), ("reject", ""),
-    ("refine", ""), ("reward_models", ""), ("prefer", ""), ("distill", "twin"), ("distill", "half"), ("rl_student", "twin"),
-    ("evaluate", "dev1"), ("evaluate", "r1"),
+    ("refine", ""), ("reward_models", ""), ("prefer", ""), ("distill", "twin"), ("distill", "half"),
+    ("rl_student", "twin"), ("evaluate", "dev1"), ("evaluate", "r1"),
 )  # fmt: skip
 INPUT = Artifact(kind="model", uri="file:///a", digest="sha256:" + "a" * 64, size_bytes=1)
 
