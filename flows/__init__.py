@@ -6,3 +6,6 @@ import os
 # milliseconds makes two threads several times slower than one; a thousand turns cost nothing where cores are free.
 # OpenMP reads this once, when torch is first imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+# A stage shows its own progress; libraries' bars would tear it. Read when tqdm is first imported.
+os.environ.setdefault("TQDM_DISABLE", "1")

@@ -27,8 +27,8 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")]
 
-out = Console(highlight=False, soft_wrap=True)
-"""Results."""
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+"""Results; wide where they go to a file or a pipe, so that nothing is cut off."""
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 """Errors and progress."""
 

@@ -115,12 +115,12 @@ def _spelled(entry: dict[str, Any]) -> bool:
     span = entry["metadata"]["span"]
     known = _known_words()
     plain = all(word.isascii() and word.isalpha() and word.islower() and word not in known for word in span)
-    return plain and 8 <= sum(map(len, span)) <= 13
+    return plain and 6 <= sum(map(len, span)) <= 13
 
 
 TASKS = (
     _Task("leg_counting", {"min_animals": 4, "max_animals": 6, "min_instances": 1, "max_instances": 1}, _leg_chain),
-    _Task("letter_counting", {"min_words": 2, "max_words": 3}, _letter_chain, _spelled),
+    _Task("letter_counting", {"min_words": 1, "max_words": 3}, _letter_chain, _spelled),
 )
 
 

@@ -1,5 +1,8 @@
 """An audit as a tree for people."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.markup import escape
 from rich.tree import Tree
 
@@ -56,18 +59,28 @@ def _add_data(parent: Tree, record: DataRecord) -> None:
     verdict = f"validated {_day(record.validated)}" if record.validated else "[red]never validated[/]"
     branch = parent.add(f"{_mark(passed)} [cyan]{escape(record.kind)}[/] [dim]{record.digest[:19]}…[/] · {verdict}")
     if record.verdict:
-        figures = ", ".join(
-            f"{name} {value}" for name, value in record.verdict.items() if isinstance(value, int | float)
-        )
-        if figures:
-            branch.add(escape(figures))
+        checks, failed = len(record.verdict.get("checks", ())), record.verdict.get("failed_checks", 0)
+        branch.add(f"{record.verdict.get('rows', 0):,} rows, {checks} checks, {failed} failed")
     for source in record.sources:
-        stated = ", ".join(
-            f"{name} {value}" for name, value in source.items() if name not in ("name", "source", "kind")
-        )
-        branch.add(f"from {escape(str(source.get('name') or source.get('source')))}: [dim]{escape(stated)}[/]")
+        lines = branch.add(f"from {escape(_source_line(source))}")
+        for file in source.get("files") or ():
+            lines.add(f"[dim]{escape(file['url'])} sha256:{file['sha256'][:12]}…[/]")
     if record.fault:
         branch.add(f"[red]{escape(record.fault)}[/]")
+
+
+def _source_line(source: Mapping[str, Any]) -> str:
+    """`gsm8k_train · 7,426 of 7,473 rows · 47 contaminated · MIT`."""
+    facts = [str(source.get("source") or source.get("name"))]
+    if "rows_kept" in source:
+        facts.append(f"{source['rows_kept']:,} of {source['rows_read']:,} rows")
+    facts += [
+        f"{source[name]:,} {name}"
+        for name in ("quarantined", "duplicates", "contaminated", "unlicensed")
+        if source.get(name)
+    ]
+    facts += [f"seed {source['seed']}" if source.get("seed") is not None else "", source.get("licence") or ""]
+    return " · ".join(filter(None, facts))
 
 
 def _add_step(parent: Tree, step: StepRecord) -> None:
