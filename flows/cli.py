@@ -70,6 +70,7 @@ def run(
     """
     _check_stage("--from", first)
     _check_stage("--until", last)
+    _check_span(first, last)
     from flows.start import Request, RunFailed, start
 
     request = Request(config, profile, tuple(set_ or ()), mirror, first, last)
@@ -185,6 +186,13 @@ def _check_stage(option: str, stage: str) -> None:
 
     if stage and stage not in STAGES:
         raise ValueError(f"{option} {stage}: there is no such stage; {suggest(stage, STAGES)}")
+
+
+def _check_span(first: str, last: str) -> None:
+    from tasks.stage import STAGES
+
+    if first and last and STAGES.index(first) > STAGES.index(last):
+        raise ValueError(f"--from {first} comes after --until {last}, so nothing would run; exchange them")
 
 
 def _escaped(text: str) -> str:

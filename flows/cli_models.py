@@ -22,6 +22,7 @@ from flows.console import (
     out,
     print_json,
 )
+from flows.server import settle
 from tasks.progress import Progress
 from tasks.workspace import Workspace, find_workspace
 
@@ -237,6 +238,7 @@ def promote(
         else:
             _print_gates(gates)
         raise typer.Exit(0 if all(gate["passed"] for gate in gates) else 1)
+    settle(workspace)
     from flows import promote as flows
 
     done = flows.carry_out(
@@ -263,6 +265,7 @@ def rollback(
 
         r1 rollback production --reason "answers got longer"
     """
+    settle(find_workspace())
     from flows import promote as flows
 
     done = flows.carry_out(

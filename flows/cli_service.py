@@ -16,6 +16,7 @@ from flows.console import (
     out,
     print_json,
 )
+from flows.server import settle
 from tasks.workspace import find_workspace
 
 STYLES = {"good": "green", "note": "yellow", "bad": "bold red"}
@@ -54,6 +55,7 @@ def deploy(
 
     deployments.server_url()
     workspace = find_workspace()
+    settle(workspace)
     settings = load_config(workspace, config, profile, set_)
     chosen = family_and_profile(workspace, config, profile)[1]
     parameters = {

@@ -38,6 +38,12 @@ def prefect_settings(workspace: Workspace) -> dict[str, str]:
     }
 
 
+def settle(workspace: Workspace) -> None:
+    """Have Prefect, not imported yet, take these settings in this process; what the environment says stays."""
+    for name, value in prefect_settings(workspace).items():
+        os.environ.setdefault(name, value)
+
+
 class Server:
     """A Prefect server started at once and waited for later, so that it starts while other things load.
 
@@ -47,14 +53,12 @@ class Server:
     def __init__(self, workspace: Workspace) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._log = workspace.prefect_dir / "server.log"
-        settings = prefect_settings(workspace)
-        for name, value in settings.items():
-            os.environ.setdefault(name, value)
+        settle(workspace)
         if os.environ.get("PREFECT_API_URL"):
             return
         workspace.prefect_dir.mkdir(parents=True, exist_ok=True)
         port = _free_port()
-        self._process = self._start(port, settings)
+        self._process = self._start(port, prefect_settings(workspace))
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
 
     def wait(self) -> None:

@@ -1,15 +1,19 @@
 """The base model: fetched and put into one form, or a tiny Llama trained from scratch where the profile names none."""
 
+from pathlib import Path
 from typing import Any
 
+from tasks.artifacts import digest_directory
 from tasks.stage import StageContext, StageOutput
 
 
 def config_slice(config: Any) -> dict[str, Any]:
-    """What this stage's result depends on."""
+    """What this stage's result depends on; of a model directory, its bytes."""
     slice_: dict[str, Any] = {"model": config.model}
     if config.model.source == "scratch":
         slice_ |= {"base": config.base, "system": config.system}
+    elif (directory := Path(config.model.source).expanduser()).is_dir():
+        slice_["digest"] = digest_directory(directory)
     return slice_
 
 

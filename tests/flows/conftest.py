@@ -1,6 +1,7 @@
 """What tests of the flows share: a copy of the repository, and one whole run in it."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -10,11 +11,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flows.server import answers
-from tests.flows.copies import Copy, Done, files_below, make_copy
+from tests.flows.copies import Copy, Done, digests, files_below, make_copy
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,35 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeRun]:
     after = frozenset(files_below(parent))
     if done.code:
         pytest.fail(f"the whole run failed:\n{done.out}\n{done.err}")
+    _shared(tmp_path_factory).write_text(json.dumps(digests(copy.summary())))
     with prefect_server(parent) as url:
         yield WholeRun(copy.with_variables(PREFECT_API_URL=url), done, before, after)
+
+
+@pytest.fixture(scope="session")
+def second_candidate(whole: WholeRun) -> dict[str, Any]:
+    """The summary of a run whose R1 is another, so that another candidate was registered."""
+    return whole.copy.run("--from", "refine", "--set", "prefer.learning_rate=0.003")
 
 
 @pytest.fixture(scope="session")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Copy:
     """A copy in which nothing has run."""
     return make_copy(tmp_path_factory.mktemp("untouched"))
+
+
+def digests_of_a_whole_run(tmp_path_factory: pytest.TempPathFactory, copy: Copy) -> dict[str, str]:
+    """What an uninterrupted run makes: the one of `whole`, which another worker of pytest has made; else one more."""
+    shared = _shared(tmp_path_factory)
+    if shared.is_file():
+        return json.loads(shared.read_text())
+    return digests(copy.with_variables(R1_HOME=str(copy.root.parent / "uninterrupted")).run())
+
+
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file that all workers of this test session know."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "digests.json"
 
 
 @contextlib.contextmanager

@@ -69,14 +69,14 @@ class Copy:
         """Start `r1 …` in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "flows.cli", *command], cwd=self.root, env=self.environment, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
 
-    def r1(self, *command: str, timeout: float = TIMEOUT_SECONDS) -> Done:
+    def r1(self, *command: str, typed: str = "", timeout: float = TIMEOUT_SECONDS) -> Done:
         """Run `r1 …` to its end."""
         process = self.start(*command)
         try:
-            return finish(process, timeout)
+            return finish(process, typed, timeout)
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -141,9 +141,9 @@ class Copy:
         return found
 
 
-def finish(process: "subprocess.Popen[str]", timeout: float = TIMEOUT_SECONDS) -> Done:
+def finish(process: "subprocess.Popen[str]", typed: str = "", timeout: float = TIMEOUT_SECONDS) -> Done:
     """Wait for a command."""
-    out, err = process.communicate(timeout=timeout)
+    out, err = process.communicate(typed, timeout=timeout)
     return Done(process.returncode, out, err)
 
 

@@ -1,19 +1,23 @@
 """One command takes base to a registered model; a second does nothing anew; what changes decides what runs again."""
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 
 from flows.folder import whole_code_digest
+from r1kit.data.table import SOURCES
 from tasks.pins import md5_of
 from tasks.workspace import REPOSITORY
 from tests.flows.conftest import WholeRun
-from tests.flows.copies import EVALUATIONS, MODELS, RECIPE, STAGES, digests, stages, with_status
+from tests.flows.copies import MODELS, RECIPE, digests, stages, with_status
 
 pytestmark = [pytest.mark.xdist_group("recipe"), pytest.mark.timeout(600)]
 
@@ -25,7 +29,7 @@ def test_every_stage_of_the_recipe_runs(whole: WholeRun) -> None:
     summary = whole.copy.summary(whole.run_id)
     assert summary["status"] == "finished" and summary["profile"] == "micro" and not summary["error"]
     assert with_status(summary, "ran") == RECIPE
-    assert with_status(summary, "skipped") == {"rl_student"}
+    assert set(stages(summary)) == RECIPE
     assert summary["registered"] == {"name": "r1kit-micro-candidate", "version": "1", "new": True}
     assert {model["name"] for model in summary["models"]} == set(MODELS)
     for model in summary["models"]:
@@ -135,24 +139,27 @@ def test_altered_bytes_are_noticed_said_and_made_anew(whole: WholeRun) -> None:
     assert digests(done.json) == digests(before)
 
 
-def test_until_stops_and_from_goes_on(whole: WholeRun) -> None:
-    copy, before = whole.copy, digests(whole.copy.summary(whole.run_id))
-    early = {"data", "validate", "base", "evaluate-base", "reward_models", "zero", "evaluate-zero"}
-    part = copy.run("--until", "zero")
-    assert with_status(part, "cached") == early - {"reward_models"} and part["registered"] is None
+def test_until_stops_there(whole: WholeRun) -> None:
+    part = whole.copy.run("--until", "zero")
+    assert with_status(part, "cached") == {"data", "validate", "base", "evaluate-base", "zero", "evaluate-zero"}
+    assert with_status(part, "ran") == set() and part["registered"] is None
     assert {stages(part)[name]["note"] for name in ("cold_start", "prefer", "register")} == {"after --until zero"}
-    rest = copy.run("--from", "refine", "--set", "prefer.learning_rate=0.003")
-    assert {name for name, stage in stages(rest).items() if stage["note"] == "from an earlier run"} == {
+
+
+def test_from_takes_earlier_stages_as_they_are(whole: WholeRun, second_candidate: dict[str, Any]) -> None:
+    before, after = digests(whole.copy.summary(whole.run_id)), digests(second_candidate)
+    assert {name for name, stage in stages(second_candidate).items() if stage["note"] == "from an earlier run"} == {
         "data", "validate", "base", "zero", "cold_start", "reason", "reject",
     }  # fmt: skip
-    assert {name for name, digest in digests(rest).items() if before[name] != digest} <= {"prefer/model"}
+    assert with_status(second_candidate, "ran") == {"prefer", "evaluate-r1", "register"}
+    assert {name for name, digest in before.items() if after[name] != digest} == {"prefer/model"}
 
 
 def test_bytes_that_are_not_pinned_are_refused(whole: WholeRun) -> None:
     lock = whole.copy.root / "dvc.lock"
     pinned = {out["path"]: out["md5"] for out in yaml.safe_load(lock.read_text())["stages"]["data@micro"]["outs"]}
     md5 = pinned["data/micro/problems.parquet"]
-    other = "0" * 32
+    other = "f" * 32
     for options in ((), ("--from", "reason")):
         with whole.copy.changed("dvc.lock", lambda text: text.replace(md5, other)):
             done = whole.copy.r1("run", "--profile", "micro", *options)
@@ -163,5 +170,51 @@ def test_bytes_that_are_not_pinned_are_refused(whole: WholeRun) -> None:
         assert with_status(whole.copy.summary(), "ran") == set(), "nothing was trained"
 
 
-def test_names_of_the_stages_are_those_of_this_test(whole: WholeRun) -> None:
-    assert set(stages(whole.copy.summary(whole.run_id))) == {*STAGES, *EVALUATIONS, "register", "rl_student"}
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda model: [path.unlink() for path in model.glob("*token*")], "tokenizer"),
+        (lambda model: swallow_chains(model / "chat_template.jinja"), "swallows <think>"),
+    ],
+    ids=["without tokenizer", "template swallows chains"],
+)
+def test_a_model_that_cannot_learn_the_format_is_refused(
+    whole: WholeRun, tmp_path: Path, spoil: Callable[[Path], Any], words: str
+) -> None:
+    base = stages(whole.copy.summary(whole.run_id))["base"]["outputs"]["model"]["uri"].removeprefix("file://")
+    model = Path(shutil.copytree(base, tmp_path / "model"))
+    spoil(model)
+    done = whole.copy.r1("run", "--profile", "micro", "--set", f"model.source={model}")
+    error = done.err.strip().splitlines()[-1]
+    assert done.code == 1 and done.out == "" and "Traceback" not in done.err
+    assert error.startswith("error: base: ") and words in error and str(model) in error
+    assert set(stages(whole.copy.summary())) == {"data", "validate", "base"}, "nothing was trained"
+
+
+def swallow_chains(template: Path) -> None:
+    """Have a chat template leave the chain out of the assistant's turn, as templates of reasoning models do."""
+    text = template.read_text()
+    kept = text.replace("message['content']", "message['content'].split('</think>')[-1]")
+    assert kept != text
+    template.write_text(kept)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "is not in the mirror"), (b"[]", "checksum")], ids=["missing", "altered"]
+)
+def test_a_raw_file_that_is_not_the_one_stops_the_run(
+    whole: WholeRun, tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    data = {path: path.read_bytes() for path in (whole.copy.root / "data" / "micro").iterdir()}
+    raw = tmp_path / SOURCES["gsm8k_train"].raw_files[0].path
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    if content is not None:
+        raw.write_bytes(content)
+    source = ("--set", "data.problems=[{source: gsm8k_train}]", "--mirror", str(tmp_path))
+    done = whole.copy.r1("run", "--profile", "micro", *source)
+    error = done.err.strip().splitlines()[-1]
+    assert done.code == 1 and done.out == "" and "Traceback" not in done.err
+    assert error.startswith("error: data: ") and words in error and str(tmp_path) in error
+    summary = whole.copy.summary()
+    assert summary["status"] == "failed" and with_status(summary, "failed") == set(stages(summary)) == {"data"}
+    assert data == {path: path.read_bytes() for path in (whole.copy.root / "data" / "micro").iterdir()}
