@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.stage import StageContext, StageOutput
+from tasks.stage import StageContext, StageOutput, within
 
 
 def config_slice(config: Any, student: str = "") -> dict[str, Any]:
@@ -31,7 +31,7 @@ def run(context: StageContext) -> StageOutput:
         sft.fit(
             model, tokenizer, read_rows(context.inputs["pretrain"], SftRow), student.pretrain,
             context.workdir / "base", seed=context.seed, checkpoints=context.workdir / "checkpoints-base",
-            log=context.log, say=context.say, system=system,
+            log=within(context.log, "pretrain"), say=context.say, system=system,
         )  # fmt: skip
         outputs["base"] = ("model", context.workdir / "base")
     curated = read_rows(context.inputs["curated"], SftRow)

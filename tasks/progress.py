@@ -142,7 +142,8 @@ def _name(name: str) -> Text:
 
 def _facts(line: _Line) -> list[str]:
     facts = [f"{line.step}/{line.total}"]
-    shown = [(title, line.metrics[name]) for name, title in SHOWN if name in line.metrics][:NUM_SHOWN]
+    metrics = {name.rpartition("/")[2]: value for name, value in line.metrics.items()}
+    shown = [(title, metrics[name]) for name, title in SHOWN if name in metrics][:NUM_SHOWN]
     facts += [f"{title} {value:.3g}" for title, value in shown]
     left = line.left_seconds()
     if left is not None and line.step < line.total:

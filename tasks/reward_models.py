@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tasks.stage import StageContext, StageOutput
+from tasks.stage import StageContext, StageOutput, within
 
 
 def config_slice(config: Any) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def run(context: StageContext) -> StageOutput:
             kind=kind,
             seed=context.seed,
             checkpoints=context.workdir / f"checkpoints-{kind}",
-            log=context.log,
+            log=within(context.log, kind),
             say=context.say,
         )
         judge.save(context.workdir / kind, figures)

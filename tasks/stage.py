@@ -275,6 +275,15 @@ def forget_workdir(key: str, workspace: Workspace) -> None:
     shutil.rmtree(workdir_of(key, workspace), ignore_errors=True)
 
 
+def within(log: Log, part: str) -> Log:
+    """The log of one of several trainings in a stage: its metrics are called `<part>/<metric>`."""
+
+    def log_part(step: int, total: int, metrics: Mapping[str, float]) -> None:
+        log(step, total, {f"{part}/{name}": value for name, value in metrics.items()})
+
+    return log_part
+
+
 class StageNotes:
     """The curves and details of a stage, kept by its key so that a resumed or reused stage still has them."""
 

@@ -132,12 +132,25 @@ def _curve_groups(run: Run) -> Iterator[tuple[str, list[tuple[str, str, Markup]]
     for stage in sorted(run.curves, key=lambda name: (_order(name), name)):
         if stage.startswith("evaluate"):
             continue
-        by_metric = {curve.metric: curve for curve in run.curves[stage]}
-        shown = [by_metric[metric] for metric in _CURVES if metric in by_metric]
+        shown = sorted((c for c in run.curves[stage] if _metric(c) in _CURVES), key=lambda c: (_part(c), _place(c)))
         charts = [_curve(curve) for curve in shown if len(curve.points) >= _FEWEST_POINTS and _varies(curve)]
         if charts:
-            variant = stage.removeprefix("distill-") if stage.startswith("distill-") else ""
-            yield (f"Distillation: {variant}" if variant else STAGE_TITLES.get(stage, stage)), charts
+            base, _, variant = stage.partition("-")
+            title = STAGE_TITLES.get(base, base)
+            yield (f"{title}: {variant}" if variant else title), charts
+
+
+def _metric(curve: Curve) -> str:
+    return curve.metric.rpartition("/")[2]
+
+
+def _part(curve: Curve) -> str:
+    """Which of a stage's trainings a curve is of; empty where it has one."""
+    return curve.metric.rpartition("/")[0]
+
+
+def _place(curve: Curve) -> int:
+    return tuple(_CURVES).index(_metric(curve))
 
 
 def _order(stage: str) -> int:
@@ -147,11 +160,13 @@ def _order(stage: str) -> int:
 
 def _varies(curve: Curve) -> bool:
     values = [value for _, value in curve.points]
-    return max(values) > min(values) or curve.metric in ("reward", "loss", "reward_accuracy")
+    return max(values) > min(values) or _metric(curve) in ("reward", "loss", "reward_accuracy")
 
 
 def _curve(curve: Curve) -> tuple[str, str, Markup]:
-    title, share = _CURVES[curve.metric]
+    title, share = _CURVES[_metric(curve)]
+    if part := _part(curve):
+        title = f"{title}, {part}"
     tail = max(1, len(curve.points) // 10)
     first = sum(value for _, value in curve.points[:tail]) / tail
     last = sum(value for _, value in curve.points[-tail:]) / tail
