@@ -35,7 +35,7 @@ run: $(READY)
 
 # One torch thread a process: two that share two cores with two threads each run many times slower.
 test: check
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

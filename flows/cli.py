@@ -27,12 +27,12 @@ from tasks.workspace import explain, find_workspace
 app = typer.Typer(
     name="r1",
     no_args_is_help=True,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Retrain reasoning models by the DeepSeek-R1 recipe, and keep the proof of where each came from.\n\n"
-    "Begin with [bold]r1 run[/], then [bold]r1 report[/] and [bold]r1 chat r1[/]. Everything is kept in .r1/ "
+    "Begin with **r1 run**, then **r1 report** and **r1 chat r1**. Everything is kept in .r1/ "
     "(or in R1_HOME); removing that is a full reset.",
 )
 cli_models.add_to(app)
@@ -84,6 +84,9 @@ def run(
         failed = [stage.name for stage in error.summary.stages if stage.status == "failed"] if error.summary else []
         where = f"{failed[0]}: " if failed else ""
         raise ValueError(f"{where}{error}") from error
+    except KeyboardInterrupt:  # typer would end without a word
+        err.print("\nstopped; the same command goes on from here: finished stages and checkpoints are kept")
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         print_json(summary.model_dump(mode="json"))
         return
@@ -162,7 +165,6 @@ def _main() -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        err.print("\nstopped; the same command goes on from here: finished stages and checkpoints are kept")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,6 +21,15 @@ RUN: ContextVar[RecipeRun] = ContextVar("RUN")
 def recipe(run_id: str, profile: str) -> None:  # noqa: ARG001 - they name the flow run
     """Run the recipe that `RUN` holds. Every stage is a task; evaluations run beside what follows them."""
     run = RUN.get()
+    try:
+        follow(run)
+    except BaseException:
+        run.stop()  # the flow would wait for what runs beside
+        raise
+
+
+def follow(run: RecipeRun) -> None:
+    """All stages, each after what it needs."""
     data = run.stage("data", {})
     run.validate(data)
     problems, instructions, benchmarks = data["problems"], data["instructions"], data["benchmarks"]

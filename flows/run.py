@@ -16,7 +16,7 @@ from flows.stages import Run as RunStage
 from flows.stages import stage_task, stored_result
 from r1kit.config import Config
 from tasks.artifacts import Artifact
-from tasks.isolated import Processes
+from tasks.isolated import Processes, StageStopped
 from tasks.pins import pin_faults
 from tasks.progress import Progress
 from tasks.stage import (
@@ -84,6 +84,7 @@ class Cores:
         self.num_cores, self.main_threads, self.threads_alone = num_cores, main_threads, threads_alone
         self._beside = 0
         self._main = 0
+        self._stopped = False
         self._changed = threading.Condition()
 
     @property
@@ -105,9 +106,11 @@ class Cores:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
-        """One core for a stage beside the main one; waits until there is one."""
+        """One core for a stage beside the main one; waits until there is one. Raises StageStopped after `stop`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._beside + self._main < self.num_cores)
+            self._changed.wait_for(lambda: self._stopped or self._beside + self._main < self.num_cores)
+            if self._stopped:
+                raise StageStopped("the run is ending")
             self._beside += 1
         try:
             yield
@@ -115,6 +118,12 @@ class Cores:
             with self._changed:
                 self._beside -= 1
                 self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Give out no more: whoever waits for a core is sent away."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
 
 class RecipeRun:
@@ -217,7 +226,8 @@ class RecipeRun:
         self.progress.end("register", status, seconds, f"{registration.name}/{registration.version}")
 
     def stop(self) -> None:
-        """Kill what runs beside; its checkpoints stay."""
+        """Kill what runs beside, and let nothing more begin; checkpoints stay."""
+        self.cores.stop()
         self._processes.stop()
 
     def step(self, name: str, step: int, total: int, metrics: Mapping[str, float]) -> None:
@@ -329,6 +339,9 @@ class RecipeRun:
         try:
             yield
             status = "ran"
+        except (KeyboardInterrupt, StageStopped):
+            status = "stopped"
+            raise
         finally:
             self.progress.end(plan.name, status, time.monotonic() - started)
 

@@ -82,11 +82,9 @@ def _run(request: Request, config: object, profile: str, workspace: Workspace) -
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):  # the heartbeat costs a second
                 recipe(run.folder.run_id, profile)
         except KeyboardInterrupt:
-            run.stop()
             _close(run, "interrupted", "interrupted")
             raise
         except Exception as error:
-            run.stop()
             message = tell(error, workspace)
             if not isinstance(error, ValueError):
                 (run.folder.path / "error.txt").write_text(traceback.format_exc())

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -21,6 +21,10 @@ _PR_SET_PDEATHSIG = 1
 
 class StageCrashed(RuntimeError):
     """A stage's process failed; the message holds the traceback, or how it died."""
+
+
+class StageStopped(BaseException):
+    """A stage's process was ended because the run ends: no failure of the stage, which goes on in the next run."""
 
 
 class Processes:
@@ -39,19 +43,23 @@ class Processes:
     def call(self, stage: str, context: StageContext, threads: int = 1) -> StageOutput:
         """Run a stage's body in a process with so many torch threads; its log and errors come back here.
 
-        Raises ValueError as the body does; StageCrashed for anything else.
+        Raises ValueError as the body does; StageStopped after `stop`; StageCrashed for anything else.
         """
         receiving, sending = self._context.Pipe(duplex=False)
         silent = dataclasses.replace(context, log=_nothing, say=_nothing)
         process = self._context.Process(target=_child, args=(stage, silent, threads, sending), name=context.name)
-        with self._lock:
+        with self._lock, _without_interrupts():
             if self._stopped:
-                raise StageCrashed(f"{context.name} was not started: the run is ending")
+                raise StageStopped(f"{context.name} was not started: the run is ending")
             process.start()
             self._running.add(process)
         sending.close()
         try:
             return _listen(receiving, context, process)
+        except StageCrashed:
+            if self._stopped:
+                raise StageStopped(f"{context.name} was stopped: the run is ending") from None
+            raise
         finally:
             process.kill()
             process.join()
@@ -64,6 +72,16 @@ class Processes:
             self._stopped = True
             for process in self._running:
                 process.kill()
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """What is started meanwhile does not hear Ctrl-C, which is for the run, not even while it loads torch."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _listen(receiving: Connection, context: StageContext, process: BaseProcess) -> StageOutput:
@@ -98,7 +116,6 @@ def _death(code: int | None) -> str:
 
 def _child(stage: str, context: StageContext, threads: int, sending: Connection) -> None:
     end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["OMP_NUM_THREADS"] = os.environ["R1_THREADS"] = str(threads)
     lock = threading.Lock()
 

@@ -207,3 +207,17 @@ def files_below(root: Path) -> set[str]:
         for path in root.rglob("*")
         if not path.is_dir() and "__pycache__" not in path.parts
     }
+
+
+@contextlib.contextmanager
+def mounted(place: Path, options: str) -> Iterator[Path | None]:
+    """A file system in memory, mounted there; None where this user may not."""
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)]
+    if os.getuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        yield None
+        return
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.flows.conftest import digests_of_a_whole_run
-from tests.flows.copies import RECIPE, Copy, digests, finish, make_copy, stages, with_status
+from tests.flows.copies import RECIPE, Copy, digests, finish, make_copy, mounted, stages, with_status
 
 pytestmark = [pytest.mark.xdist_group("kills"), pytest.mark.timeout(900)]
 
@@ -21,12 +22,14 @@ INSTANT_SECONDS = 150.0
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Copy]:
-    """A copy whose one workspace goes through all that follows, in order."""
-    made = make_copy(tmp_path_factory.mktemp("kills"))
-    yield made
-    for number in made.processes():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
+    """A copy whose one workspace goes through all that follows, in order; if root may, on its own disk."""
+    parent = tmp_path_factory.mktemp("kills")
+    made = make_copy(parent)
+    with mounted(parent / "disk", "size=700m") as disk:
+        yield made.with_variables(R1_HOME=str(disk / "r1")) if disk else made
+        for number in made.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
 
 
 def begun(copy: Copy, when: Callable[[dict[str, Any]], bool]) -> "subprocess.Popen[str]":
@@ -107,10 +110,29 @@ def test_ctrl_c_is_one_sentence(copy: Copy) -> None:
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
     done = finish(process)
     assert done.code == 130 and done.out == ""
-    said = [line for line in done.err.splitlines() if line and line.split()[0].split("-")[0] not in RECIPE]
+    said = [line for line in done.err.splitlines() if line and line.split()[0] not in RECIPE]
     assert said == ["stopped; the same command goes on from here: finished stages and checkpoints are kept"]
     assert copy.left_processes() == {}
     assert copy.summary()["status"] == "interrupted"
+    assert before <= finished(copy)
+
+
+def test_a_disk_that_fills_up_is_said_and_loses_nothing(copy: Copy) -> None:
+    if "R1_HOME" not in copy.variables:
+        pytest.skip("only root may mount a disk that can be filled")
+    before = finished(copy)
+    process = begun(copy, running(copy, "reason"))
+    filler = copy.workspace.parent / "filler"
+    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
+        os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(copy.workspace).free)
+        while True:
+            stream.write(b"0" * 4096)
+    done = finish(process)
+    filler.unlink()
+    assert done.code == 1 and done.out == "" and "Traceback" not in done.err
+    error = done.err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and "the disk is full" in error and "run the same command again" in error
+    assert copy.left_processes() == {}
     assert before <= finished(copy)
 
 
