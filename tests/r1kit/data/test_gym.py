@@ -1,19 +1,23 @@
 """Problems of reasoning-gym: what its own scorers accept, and nothing else."""
 
+import re
+from typing import Any
+
 import pytest
 
-from r1kit.data.config import SourceEntry
+from r1kit.chat import parse
+from r1kit.data.config import Kind, SourceEntry
+from r1kit.data.records import Placed
 from r1kit.data.source import Source
 from r1kit.data.sources.gym import GYM
 from r1kit.rewards import VerifierPool, check_gold
-from r1kit.rows import Problem
 
 
-def rows(source: Source, seed: int = 5, limit: int = 4, **options: int) -> list[Problem]:
+def rows(source: Source, kind: Kind = "problems", seed: int = 5, limit: int = 4, **options: int) -> list[Any]:
     entry = SourceEntry(source=source.name, limit=limit, options=dict(options))
-    found = [placed.row for placed in source.rows("problems", entry, [], seed)]  # pyright: ignore[reportAttributeAccessIssue]
-    assert all(isinstance(row, Problem) for row in found)
-    return found  # pyright: ignore[reportReturnType]
+    placed = source.rows(kind, entry, [], seed)
+    assert all(isinstance(item, Placed) for item in (found := list(placed)))
+    return [item.row for item in found if isinstance(item, Placed)]
 
 
 def test_gold_scores_one_and_another_answer_less() -> None:
@@ -42,7 +46,12 @@ def test_options_are_the_data_sets_own() -> None:
 
 
 def test_benchmark_rows_carry_the_sources_name() -> None:
-    source = GYM[1]
-    entry = SourceEntry(source=source.name, limit=2)
-    for placed in source.rows("benchmarks", entry, [], 1):
-        assert placed.row.benchmark == source.name  # pyright: ignore[reportAttributeAccessIssue]
+    assert {row.benchmark for row in rows(GYM[1], "benchmarks")} == {GYM[1].name}
+
+
+def test_chains_end_in_the_right_answer() -> None:
+    for source in (source for source in GYM if "chains" in source.kinds):
+        for problem, row in zip(rows(source, limit=30), rows(source, "chains", limit=30), strict=True):
+            parsed = parse(row.response)
+            assert row.prompt == problem.prompt and parsed.well_formed and parsed.answer == problem.answer
+            assert re.findall(r"-?\d+", parsed.think or "")[-1] == problem.answer
