@@ -15,9 +15,9 @@ from r1kit.rewards import VerifierPool, check_gold
 
 def rows(source: Source, kind: Kind = "problems", seed: int = 5, limit: int = 4, **options: int) -> list[Any]:
     entry = SourceEntry(source=source.name, limit=limit, options=dict(options))
-    placed = source.rows(kind, entry, [], seed)
-    assert all(isinstance(item, Placed) for item in (found := list(placed)))
-    return [item.row for item in found if isinstance(item, Placed)]
+    found = [item.row for item in source.rows(kind, entry, [], seed) if isinstance(item, Placed)]
+    assert len(found) == limit
+    return found
 
 
 def test_gold_scores_one_and_another_answer_less() -> None:
