@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any
 
 from r1kit.chat import response
-from r1kit.data.config import SourceEntry
-from r1kit.data.source import Source
+from r1kit.data.config import Kind, SourceEntry
+from r1kit.data.source import Generate, Source
 from r1kit.random import derive_seed
 from r1kit.rows import Problem, SftRow
 
@@ -61,10 +61,13 @@ def _source(dataset: str, chain: Callable[[Any], str] | None = None, **options: 
                 kind="chain",
             )
 
+    generators: dict[Kind, Generate] = {"problems": problems, "benchmarks": benchmarks}
+    if chain:
+        generators["chains"] = chains
     return Source(
         name=name,
         licence=LICENCE,
-        generators={"problems": problems, "benchmarks": benchmarks} | ({"chains": chains} if chain else {}),
+        generators=generators,
         options=options,
         revision=f"reasoning-gym {version('reasoning-gym')}",
         note="made from the seed",
