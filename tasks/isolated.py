@@ -9,6 +9,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -77,6 +78,7 @@ class Processes:
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
     """What is started meanwhile does not hear Ctrl-C, which is for the run, not even while it loads torch."""
+    resource_tracker.ensure_running()  # it would unblock the signal, were it started later
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

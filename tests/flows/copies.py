@@ -63,6 +63,7 @@ class Copy:
     def environment(self) -> dict[str, str]:
         """Of its commands: nothing of this machine's settings but what finds programs."""
         own = {"HOME": str(self.home), "TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1", "LANG": "C.UTF-8"}
+        own["PYTHONFAULTHANDLER"] = "1"
         return {"PATH": os.environ["PATH"], "R1_SUBMITTER": "submitter@example.org", **own, **self.variables}
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
@@ -142,8 +143,13 @@ class Copy:
 
 
 def finish(process: "subprocess.Popen[str]", typed: str = "", timeout: float = TIMEOUT_SECONDS) -> Done:
-    """Wait for a command."""
-    out, err = process.communicate(typed, timeout=timeout)
+    """Wait for a command. One that does not end shows where its threads are."""
+    try:
+        out, err = process.communicate(typed, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        _, err = process.communicate()
+        raise AssertionError(f"it was still running after {timeout:.0f} seconds:\n{err[-8000:]}") from None
     return Done(process.returncode, out, err)
 
 

@@ -108,7 +108,7 @@ def test_ctrl_c_is_one_sentence(copy: Copy) -> None:
     before = finished(copy)
     process = begun(copy, running(copy, "cold_start"))
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the whole group
-    done = finish(process)
+    done = finish(process, timeout=90)
     assert done.code == 130 and done.out == ""
     said = [line for line in done.err.splitlines() if line and line.split()[0] not in RECIPE]
     assert said == ["stopped; the same command goes on from here: finished stages and checkpoints are kept"]
