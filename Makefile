@@ -25,7 +25,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --progress-bar off --disable-pip-version-check --requirement requirements.lock | awk \
 	  -v total=$$(grep -c == requirements.lock) \
-	  '/^Collecting/ {if (++n % 25 == 0) print "  " n " of " total " packages found"} \
+	  '/^(Collecting|Processing) / {if (++n % 25 == 0) print "  " n " of " total " packages found"} \
 	   /^Installing/ {print "  unpacking " total " packages, a minute or two"} {fflush()}'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -35,7 +35,7 @@ run: $(READY)
 
 # One torch thread a process: two that share two cores with two threads each run many times slower.
 test: check
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: $(READY)
 	@$(BIN)/ruff format --check .

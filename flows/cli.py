@@ -22,6 +22,7 @@ from flows.console import (
     stages_table,
 )
 from tasks.progress import duration
+from tasks.summary import Summary
 from tasks.workspace import explain, find_workspace
 
 app = typer.Typer(
@@ -81,9 +82,7 @@ def run(
             print_json(error.summary.model_dump(mode="json"))
         elif error.summary:
             err.print(stages_table(error.summary))
-        failed = [stage.name for stage in error.summary.stages if stage.status == "failed"] if error.summary else []
-        where = f"{failed[0]}: " if failed else ""
-        raise ValueError(f"{where}{error}") from error
+        raise ValueError(f"{_failed_stage(error.summary)}{error}") from error
     except KeyboardInterrupt:  # typer would end without a word
         err.print("\nstopped; the same command goes on from here: finished stages and checkpoints are kept")
         raise typer.Exit(INTERRUPTED) from None
@@ -188,6 +187,14 @@ def _check_stage(option: str, stage: str) -> None:
 
     if stage and stage not in STAGES:
         raise ValueError(f"{option} {stage}: there is no such stage; {suggest(stage, STAGES)}")
+
+
+def _failed_stage(summary: Summary | None) -> str:
+    """`reject: `, where a stage failed, rather than the run."""
+    from flows.folder import STOPPED
+
+    stages = summary.stages if summary else ()
+    return next((f"{s.name}: " for s in stages if s.status == "failed" and s.error != STOPPED), "")
 
 
 def _check_span(first: str, last: str) -> None:

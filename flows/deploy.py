@@ -1,6 +1,7 @@
 """Putting the retraining on a schedule: the deployment, its work pool, a worker."""
 
 import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -48,18 +49,19 @@ def deploy(parameters: dict[str, Any], *, pool: str, cron: str, timezone: str, a
     with get_client(sync_client=True) as client, contextlib.suppress(ObjectAlreadyExists):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
     flow: Any = Flow.from_source(source=str(REPOSITORY), entrypoint=ENTRYPOINT)
-    deployment_id = flow.deploy(
-        name=DEPLOYMENT,
-        work_pool_name=pool,
-        schedule=schedule,
-        parameters=parameters,
-        paused=not active,
-        concurrency_limit=1,
-        build=False,
-        push=False,
-        print_next_steps=False,
-        description="Runs the recipe on a schedule and registers a candidate; what has not changed is reused.",
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # its advice is not ours
+        deployment_id = flow.deploy(
+            name=DEPLOYMENT,
+            work_pool_name=pool,
+            schedule=schedule,
+            parameters=parameters,
+            paused=not active,
+            concurrency_limit=1,
+            build=False,
+            push=False,
+            print_next_steps=False,
+            description="Runs the recipe on a schedule and registers a candidate; what has not changed is reused.",
+        )
     return Deployed(f"retrain/{DEPLOYMENT}", str(deployment_id), pool, cron, timezone)
 
 

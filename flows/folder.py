@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 COPIED_ROLES = ("evaluation", "validation")
 """Outputs small and telling enough to lie in the run's folder too."""
 
+STOPPED = "stopped with the run"
+"""Error of a stage that did not fail itself."""
+
 
 class RunFolder:
     """`.r1/runs/<run id>/`, kept up to date while the run goes on."""
@@ -145,8 +148,7 @@ class RunFolder:
         """The run is over: whole curves, last summary."""
         for stage in list(self._stages.values()):
             if stage.status == "running":
-                stopped = {"status": "failed", "error": error or "stopped with the run"}
-                self._stages[stage.name] = stage.model_copy(update=stopped)
+                self._stages[stage.name] = stage.model_copy(update={"status": "failed", "error": STOPPED})
         self._metrics.close()
         self._rewrite_metrics()
         self._summary = self._summary.model_copy(update={"status": status, "error": error})

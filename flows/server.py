@@ -40,6 +40,7 @@ def prefect_settings(workspace: Workspace) -> dict[str, str]:
 
 def settle(workspace: Workspace) -> None:
     """Have Prefect, not imported yet, take these settings in this process; what the environment says stays."""
+    workspace.prefect_dir.mkdir(parents=True, exist_ok=True)  # Prefect warns of a home that it cannot make
     for name, value in prefect_settings(workspace).items():
         os.environ.setdefault(name, value)
 

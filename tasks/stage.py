@@ -217,9 +217,8 @@ def run_stage(
         tracked.close("FAILED")
         raise
     except BaseException:
-        notes.close()
-        tracked.flush()  # left open: the resumed stage goes on with it
-        raise
+        notes.close()  # the tracked run is left open, and the resumed stage goes on with it; MLflow itself may have
+        raise  # been interrupted while it was writing, so nothing more is written to it
     notes.finish(output.details)
     metrics = {name: float(value) for name, value in output.metrics.items()}
     tracked.log_metrics(0, {f"final_{name}": value for name, value in metrics.items()})

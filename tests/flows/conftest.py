@@ -37,7 +37,7 @@ class WholeRun:
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WholeRun]:
-    """Made once for all tests of group `recipe`, which run one after another."""
+    """Made once: the files that use it run one after another in one worker (tests/conftest.py)."""
     parent = tmp_path_factory.mktemp("whole")
     copy = make_copy(parent)
     before = frozenset(files_below(parent))

@@ -14,7 +14,7 @@ import pytest
 from tests.flows.conftest import WholeRun
 from tests.flows.copies import RECIPE, Copy, finish, with_status
 
-pytestmark = [pytest.mark.xdist_group("recipe"), pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 DEPLOY = ("deploy", "--profile", "micro", "--cron", "30 4 * * 2")
 SECONDS_TO_CARRY_OUT = 180.0

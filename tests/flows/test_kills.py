@@ -14,7 +14,7 @@ import pytest
 from tests.flows.conftest import digests_of_a_whole_run
 from tests.flows.copies import RECIPE, Copy, digests, finish, make_copy, mounted, stages, with_status
 
-pytestmark = [pytest.mark.xdist_group("kills"), pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 RUN = ("run", "--profile", "micro", "--json")
 INSTANT_SECONDS = 150.0
