@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from r1kit.loss import entropy
+
 Log = Callable[[int, int, Mapping[str, float]], None]
 """log(step, total steps, metrics): how a training tells the world about itself."""
 
@@ -165,8 +167,8 @@ def response_logprobs(
         values.append(logp.gather(1, targets[part, None]).squeeze(1))
         if with_entropy:
             with torch.no_grad():
-                entropies.append(-(logp.exp() * logp).sum(-1))
+                entropies.append(entropy(logp))
     empty = torch.zeros(mask.shape, device=device)
     logprobs = empty.masked_scatter(mask, torch.cat(values))
-    entropy = empty.masked_scatter(mask, torch.cat(entropies)) if with_entropy else None
-    return logprobs, mask, entropy
+    uncertainty = empty.masked_scatter(mask, torch.cat(entropies)) if with_entropy else None
+    return logprobs, mask, uncertainty
