@@ -14,10 +14,10 @@ import warnings
 from pathlib import Path
 
 import torch
-from datasets import Dataset
+from datasets import Dataset  # pyright: ignore[reportMissingImports]  (TRL's environment has it)
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer  # pyright: ignore[reportMissingImports]  (likewise)
 
 LOSSES = {"r1": "grpo", "gspo": "grpo"}
 SCALES = {"std": "group", "mean": "none"}
@@ -103,6 +103,7 @@ def answer_tokens(case: dict, models: Path, folder: str) -> dict:
     trainer._get_per_token_logps_and_entropies = lambda *_, **__: (leaf[:rows], torch.zeros(leaf[:rows].shape), None)
     loss = trainer._compute_loss(trainer.model, batch)
     loss.backward()
+    assert leaf.grad is not None
     return {"loss": float(loss), "advantages": batch["advantages"].tolist(), "gradient": leaf.grad.tolist()}
 
 

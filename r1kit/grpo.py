@@ -331,7 +331,7 @@ def update(
     advantages = group_advantages(rollout.rewards, config.advantage, config.advantage_epsilon, config.advantage_ddof)
     advantages = advantages.flatten().float()
     rows = random.generator(seed, step, "minibatches").permutation(len(rollout.completions))
-    sums = dict.fromkeys(_METRICS, 0.0)
+    sums: dict[str, float] = dict.fromkeys(_METRICS, 0.0)
     norm = 0.0
     on_policy = config.minibatches == 1
     behaviour = None if on_policy else _behaviour(engine.model, rollout, config)
@@ -346,7 +346,15 @@ def update(
     return {"gradient_norm": norm, "learning_rate": rate} | {name: value / tokens for name, value in sums.items()}
 
 
-_METRICS = ("kl", "entropy", "clipped_share", "clipped_low_share", "clipped_high_share", "sampler_gap", "tokens")
+_METRICS: tuple[str, ...] = (
+    "kl",
+    "entropy",
+    "clipped_share",
+    "clipped_low_share",
+    "clipped_high_share",
+    "sampler_gap",
+    "tokens",
+)
 
 
 def token_losses(

@@ -85,7 +85,7 @@ def _case(kind: str, name: str, choice: dict[str, Any], seed: int) -> dict[str, 
         "rows": rows,
     }  # fmt: skip
     if kind == "tokens":
-        case |= {"old": old, "logprobs": _noisy(old, 0.25, rng), "anchor": _noisy(old, 0.4, rng)}
+        case |= {"old": old, "logprobs": _noisy(old, 0.4, rng), "anchor": _noisy(old, 0.4, rng)}
     return case
 
 
@@ -142,7 +142,7 @@ def _tokens_answer(
         return logprobs, mask, torch.zeros(mask.shape) if with_entropy else None
 
     behaviour = {row: torch.tensor(case["old"][row][: len(c.token_ids)]) for row, c in enumerate(rollout.completions)}
-    sums = dict.fromkeys(grpo._METRICS, 0.0)
+    sums: dict[str, float] = dict.fromkeys(grpo._METRICS, 0.0)
     reference: Any = "reference" if config.kl_coefficient else None
     with mock.patch.object(grpo, "response_logprobs", from_the_case):
         policy: Any = "policy"
@@ -158,7 +158,7 @@ def _model_answer(
     behaviour = grpo._behaviour(models()["old"], rollout, config)
     policy, reference = models()["policy"], models()["reference"] if config.kl_coefficient else None
     policy.zero_grad()
-    sums = dict.fromkeys(grpo._METRICS, 0.0)
+    sums: dict[str, float] = dict.fromkeys(grpo._METRICS, 0.0)
     loss = grpo._accumulate(policy, reference, rollout, rows, advantages, behaviour, config, sums)
     return loss, {name: p.grad.tolist() for name, p in policy.named_parameters() if p.grad is not None}
 
