@@ -46,7 +46,7 @@ def group_advantages(
     if scale == "mean":
         return centred
     if scale == "leave_one_out":
-        return centred * (count / (count - 1).clamp(min=1))
+        return centred * count / (count - 1).clamp(min=1)
     deviation = (centred.square().sum(1, keepdim=True) / (count - ddof).clamp(min=1)).sqrt()
     return torch.where(deviation > 0, centred / (deviation + epsilon), 0.0)
 
