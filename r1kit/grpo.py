@@ -83,6 +83,9 @@ class GrpoConfig(Section):
     """Beta of the KL estimate against the reference."""
     kl_estimator: KlName = "k3"
     """Schulman's estimate of the KL that enters the loss and the metrics."""
+    kl_rows: Literal["with_advantage", "with_variance"] = "with_advantage"
+    """Rows that the KL pulls: those with an advantage, the only ones computed; or also those that lie at the mean of a
+    group with variance, like TRL's. Groups without variance are never pulled."""
     kl_importance: bool = False
     """Multiply the estimate by the ratio, which makes the gradient of k1 and k3 the KL's (arXiv 2512.02556)."""
     sampler_correction: Literal["none", "token", "sequence"] = "none"
@@ -321,7 +324,7 @@ def update(
 ) -> dict[str, float]:
     """One epoch over a rollout, in `minibatches` optimizer steps.
 
-    Rows whose advantage is zero are not computed: a group without variance changes nothing, not even through KL.
+    Rows that nothing acts on are not computed: a group without variance changes nothing, not even through KL.
 
     Returns:
         Gradient norm, and over the tokens that were trained on: KL, entropy, the share outside the clip range, the
@@ -427,7 +430,11 @@ def _accumulate(
         The loss.
     """
     divisors = _divisors(rollout, rows, config)
-    live = [row for row in divisors if advantages[row] != 0]
+    acting = advantages != 0
+    if reference is not None and config.kl_rows == "with_variance":
+        size = rollout.rewards.shape[1]
+        acting = acting.view(-1, size).any(1).repeat_interleave(size)
+    live = [row for row in divisors if acting[row]]
     sizes = [len(rollout.prompt_of(row)) + len(rollout.completions[row].token_ids) for row in live]
     total = 0.0
     for batch in micro_batches(sizes, config.micro_batch_tokens):

@@ -33,6 +33,7 @@ _TOKEN_CHOICES: dict[str, dict[str, Any]] = {
     "dual clip": {"clip_dual": 1.3},
     "advantages only centred": {"advantage": "mean", "loss": "dr_grpo"},
     "a reward is missing": {"loss": "dapo"},
+    "a reward at its group's mean": {"kl_rows": "with_variance", "kl_coefficient": 0.3},
     "KL with importance": {"kl_importance": True, "kl_coefficient": 0.3},
     "KL with importance of sequences": {"loss": "gspo", "kl_importance": True, "kl_coefficient": 0.3},
     "sampler's weights": {"sampler_correction": "token", "sampler_correction_cap": 1.2},
@@ -52,7 +53,7 @@ _MODEL_CHOICES: dict[str, dict[str, Any]] = {
 
 
 def make_case(choice: dict[str, Any], seed: int) -> dict[str, Any]:
-    """A random batch for any choice, also one that TRL lacks."""
+    """A random batch for any choice, also one that TRL lacks; every other seed has rewards that are often equal."""
     return _case("tokens", "", choice, seed)
 
 
@@ -70,6 +71,10 @@ def _case(kind: str, name: str, choice: dict[str, Any], seed: int) -> dict[str, 
     rewards: list[list[float | None]] = [[round(rng.gauss(0, 1), 3) for _ in range(4)] for _ in range(2)]
     if name == "a reward is missing":
         rewards[0][2] = None
+    elif name == "a reward at its group's mean":
+        rewards = [[1.0, 0.0, 0.5, 0.5], [0.1, 0.2, 0.3, 0.2]]
+    elif not name and seed % 2:
+        rewards = [[rng.choice([0.0, 0.1, 0.2, 0.3]) for _ in group] for group in rewards]
     lengths = [rng.randint(2, _MAX_TOKENS - 1) for _ in range(7)] + [_MAX_TOKENS]  # TRL pads to the longest
     rng.shuffle(lengths)
     old = _noisy([[-3.0] * _MAX_TOKENS for _ in lengths], 1.0, rng)

@@ -12,7 +12,7 @@ def advantages_of(rewards: Sequence[float | None], scale: str, epsilon: float, d
     known = [reward for reward in rewards if reward is not None]
     result = []
     for place, reward in enumerate(rewards):
-        if reward is None or len(set(known)) < 2:
+        if reward is None or len(set(known)) < 2 or math.isclose(reward, np.mean(known), rel_tol=1e-12):
             result.append(0.0)
         elif scale == "std":
             result.append((reward - np.mean(known)) / (np.std(known, ddof=ddof) + epsilon))
@@ -77,7 +77,9 @@ class Reference:
         """A loss for each token of the row."""
         config, case = self.config, self.case
         advantage, length = self.advantages[row], self.lengths[row]
-        if advantage == 0:
+        size = len(case["rewards"][0])
+        group = self.advantages[row // size * size :][:size]
+        if not any(group) or (advantage == 0 and config["kl_rows"] == "with_advantage"):
             return np.zeros(length)
         old, sampled = np.array(case["old"][row][:length]), np.array(case["rows"][row]["sampled"])
         ratios = np.exp(logprobs - old)

@@ -95,8 +95,11 @@ values = st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0]), min_size=
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("advantage", ["std", "mean", "leave_one_out"])
-def test_groups_without_variance_change_nothing_not_even_through_kl(loss: str, advantage: str) -> None:
-    config = CONFIG.model_copy(update={"loss": loss, "advantage": advantage, "advantage_epsilon": 0.0})
+@pytest.mark.parametrize("kl_rows", ["with_advantage", "with_variance"])
+def test_groups_without_variance_change_nothing_not_even_through_kl(loss: str, advantage: str, kl_rows: str) -> None:
+    config = CONFIG.model_copy(
+        update={"loss": loss, "advantage": advantage, "advantage_epsilon": 0.0, "kl_rows": kl_rows}
+    )
     assert _gradient(_rollout([*FLAT, [0.1] * 4]), config).abs().max() == 0
     others = [[0.5] * 4, [2.0] * 4]
     assert torch.equal(_gradient(_rollout(MIXED + FLAT), config), _gradient(_rollout(MIXED + others), config))

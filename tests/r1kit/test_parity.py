@@ -25,6 +25,7 @@ choices = st.fixed_dictionaries({
     "kl_coefficient": st.sampled_from([0.0, 0.3]),
     "kl_estimator": st.sampled_from(["k1", "k2", "k3"]),
     "kl_importance": st.booleans(),
+    "kl_rows": st.sampled_from(["with_advantage", "with_variance"]),
     "sampler_correction": st.sampled_from(["none", "token", "sequence"]),
     "sampler_correction_cap": st.sampled_from([1.0, 1.3, 5.0]),
     "overlong": st.sampled_from(["keep", "mask"]),
