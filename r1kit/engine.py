@@ -7,8 +7,6 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from r1kit.loss import entropy
-
 Log = Callable[[int, int, Mapping[str, float]], None]
 """log(step, total steps, metrics): how a training tells the world about itself."""
 
@@ -172,3 +170,12 @@ def response_logprobs(
     logprobs = empty.masked_scatter(mask, torch.cat(values))
     uncertainty = empty.masked_scatter(mask, torch.cat(entropies)) if with_entropy else None
     return logprobs, mask, uncertainty
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """-Σ p log p over the last dimension, in nats.
+
+    Args:
+        logprobs: [..., vocabulary] normalised log-probabilities.
+    """
+    return -(logprobs.exp() * logprobs).sum(-1)

@@ -192,15 +192,6 @@ def denominator(name: LossName, mask: Tensor, max_tokens: int, step_tokens: floa
     return mask.sum().clamp(min=1).expand(rows, 1)
 
 
-def entropy(logprobs: Tensor) -> Tensor:
-    """-Σ p log p over the last dimension, in nats.
-
-    Args:
-        logprobs: [..., vocabulary] normalised log-probabilities.
-    """
-    return -(logprobs.exp() * logprobs).sum(-1)
-
-
 def outside_clip(log_ratio: Tensor, clip_low: float, clip_high: float) -> Tensor:
     """Where the ratio lies outside [1 - low, 1 + high], whatever the advantage.
 

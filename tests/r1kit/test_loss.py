@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from r1kit.engine import entropy
 from r1kit.loss import (
     KL_ESTIMATORS,
     binding_clips,
     clipped_objective,
     denominator,
-    entropy,
     group_advantages,
     kl_k3,
     outside_clip,
