@@ -13,7 +13,7 @@ TESTS   ?= tests
 BIN     := .venv/bin
 READY   := .venv/ready
 
-.PHONY: install run test check format clean
+.PHONY: install run test check format clean bench-parity
 
 install: $(READY)
 
@@ -47,6 +47,10 @@ check: $(READY)
 format: $(READY)
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+# The rival comes into an environment of its own, in the user's cache folder; ARGS=--write renews the golden values.
+bench-parity: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

@@ -26,6 +26,8 @@ MAX_UNTAGGED_CHARACTERS = 200
 _TAG = re.compile(r"</?(?:think|answer)>")
 _WELL_FORMED = ["<think>", "</think>", "<answer>", "</answer>"]
 _PROBE = ("r1kitchain", "r1kitreply")
+_DATE = "26 Jul 2024"
+"""Llama 3's templates tell the model the day, by default today's: a prompt must not change overnight."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,9 @@ def _render(
     messages: list[dict[str, str]],
     add_generation_prompt: bool = False,
 ) -> str:
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    rendered = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=_DATE
+    )
     assert isinstance(rendered, str)
     return rendered
 

@@ -214,6 +214,8 @@ def _complaint(error: ErrorDetails, settings: Settings) -> str:
         case "literal_error":
             allowed = error.get("ctx", {}).get("expected", "")
             return f"{origin}: {name} is {error['input']!r}, but must be {allowed}"
+        case "value_error":  # two settings of one section contradict each other; the message names them
+            return f"{origin}: {name}.{error['msg'].removeprefix('Value error, ')}"
     return f"{origin}: {name} is {error['input']!r}, but must be {_wanted(error)}"
 
 

@@ -165,8 +165,17 @@ def response_logprobs(
         values.append(logp.gather(1, targets[part, None]).squeeze(1))
         if with_entropy:
             with torch.no_grad():
-                entropies.append(-(logp.exp() * logp).sum(-1))
+                entropies.append(entropy(logp))
     empty = torch.zeros(mask.shape, device=device)
     logprobs = empty.masked_scatter(mask, torch.cat(values))
-    entropy = empty.masked_scatter(mask, torch.cat(entropies)) if with_entropy else None
-    return logprobs, mask, entropy
+    uncertainty = empty.masked_scatter(mask, torch.cat(entropies)) if with_entropy else None
+    return logprobs, mask, uncertainty
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """-Σ p log p over the last dimension, in nats.
+
+    Args:
+        logprobs: [..., vocabulary] normalised log-probabilities.
+    """
+    return -(logprobs.exp() * logprobs).sum(-1)

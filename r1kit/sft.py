@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1kit import chat, checkpoint, models, random
 from r1kit.engine import Engine, Log, learning_rate, micro_batches, response_logprobs
+from r1kit.packing import check_packing, fill_packs, packed_logprobs
 from r1kit.rows import SftRow
 from r1kit.schema import Section
 
@@ -38,6 +39,8 @@ class SftConfig(Section):
     """A longer row is dropped, and counted."""
     micro_batch_tokens: int = Field(default=16384, gt=0)
     """Most padded tokens in one forward pass."""
+    packing: bool = False
+    """Lay short rows end to end up to the longest of the step; no row sees another, and no loss changes."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     adam_betas: tuple[float, float] = (0.9, 0.95)
@@ -120,13 +123,15 @@ def train(
         Metrics of the whole training.
 
     Raises:
-        ValueError: where no row fits `max_length_tokens`, or the loss is not finite.
+        ValueError: where no row fits `max_length_tokens`, the model cannot be packed, or the loss is not finite.
     """
     kept = [example for example in examples if example.num_tokens <= config.max_length_tokens]
     if not kept:
         raise ValueError(
             f"none of {len(examples)} rows fits max_length_tokens={config.max_length_tokens}: raise it or give rows"
         )
+    if config.packing:
+        check_packing(model)
     total = num_steps(len(kept), config)
     order = random.Order(len(kept), seed, "sft", shuffle=config.shuffle)
     engine = Engine(model, config)
@@ -138,7 +143,7 @@ def train(
     model.train()
     for step in range(done, total):
         batch = [kept[index] for index in order.take(step * config.batch_size, config.batch_size)]
-        loss = _accumulate(model, batch, config.micro_batch_tokens)
+        loss = _accumulate(model, batch, config.micro_batch_tokens, config.packing)
         rate = learning_rate(
             step, total, config.learning_rate, config.warmup_steps, config.schedule, config.final_learning_rate_ratio
         )
@@ -158,12 +163,21 @@ def train(
     }
 
 
-def _accumulate(model: PreTrainedModel, batch: Sequence[Example], micro_batch_tokens: int) -> float:
-    """Gradients of the mean loss over all response tokens, whatever the micro-batches."""
+def _accumulate(
+    model: PreTrainedModel, batch: Sequence[Example], micro_batch_tokens: int, packing: bool = False
+) -> float:
+    """Gradients of the mean loss over all response tokens, whatever the micro-batches and the packing."""
     num_targets = sum(len(example.response) for example in batch)
+    rows = [(example.prompt, example.response) for example in batch]
+    lengths = [example.num_tokens for example in batch]
+    packs = fill_packs(lengths, max(lengths)) if packing else [[row] for row in range(len(batch))]
     total = 0.0
-    for rows in micro_batches([example.num_tokens for example in batch], micro_batch_tokens):
-        logprobs, _, _ = response_logprobs(model, [batch[r].prompt for r in rows], [batch[r].response for r in rows])
+    for places in micro_batches([sum(lengths[row] for row in pack) for pack in packs], micro_batch_tokens):
+        chosen = [[rows[row] for row in packs[place]] for place in places]
+        if packing:
+            logprobs = packed_logprobs(model, chosen)
+        else:
+            logprobs, _, _ = response_logprobs(model, [pack[0][0] for pack in chosen], [pack[0][1] for pack in chosen])
         loss = -logprobs.sum() / num_targets
         loss.backward()
         total += float(loss.detach())

@@ -82,6 +82,8 @@ MISTAKES = {
     "Big One", "a-z0-9")),
     "a name that is missing": (HEAD + "  distill:\n    students:\n      - {shape: {}}", ("distill.students.0.name",
     "line 5", "missing")),
+    "choices that contradict one another": (HEAD + "  zero: {kl_estimator: k1}", ("line 3: zero.kl_estimator is k1",
+    "kl_importance")),
     "several": (HEAD + "  zero: {steps: 0, minibatches: 0}", ("zero.", "line 3", "1 more")),
 }  # fmt: skip
 

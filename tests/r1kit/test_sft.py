@@ -5,9 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
-from r1kit import sft
+from r1kit import chat, sft
 from r1kit.engine import learning_rate, micro_batches, response_logprobs
+from r1kit.packing import check_packing, fill_packs, packed_logprobs
+from r1kit.rows import SftRow
+from r1kit.sampler import SamplingConfig, sample
 from r1kit.sft import Example, SftConfig
 from tests.r1kit.models import small_model
 
@@ -38,9 +44,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kill_after: int
     assert _train(tmp_path / "killed")[0] == _train(tmp_path / "whole")[0]
 
 
-def _gradient(examples: list[Example], micro_batch_tokens: int) -> torch.Tensor:
+def _gradient(examples: list[Example], micro_batch_tokens: int, packing: bool = False) -> torch.Tensor:
     model, _ = small_model()
-    sft._accumulate(model, examples, micro_batch_tokens)
+    sft._accumulate(model, examples, micro_batch_tokens, packing)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -48,6 +54,126 @@ def test_micro_batches_and_order_do_not_change_the_gradient() -> None:
     whole = _gradient(EXAMPLES, 10_000)
     assert torch.allclose(whole, _gradient(EXAMPLES, 1), atol=1e-6)
     assert torch.allclose(whole, _gradient(EXAMPLES[::-1], 64), atol=1e-6)
+
+
+rows = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)
+
+
+@settings(deadline=None, max_examples=20)
+@given(rows, st.sampled_from([1, 40, 10_000]), st.randoms(use_true_random=False))
+def test_packing_does_not_change_the_gradient(sizes: list[tuple[int, int]], micro: int, rng) -> None:
+    examples = [
+        Example([rng.randrange(5, 200) for _ in range(prompt)], [rng.randrange(5, 200) for _ in range(response)])
+        for prompt, response in sizes
+    ]
+    plain = _gradient(examples, 10_000)
+    assert torch.allclose(plain, _gradient(examples, micro, packing=True), atol=1e-6)
+    assert torch.allclose(plain, _gradient(examples[::-1], micro, packing=True), atol=1e-6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 40))
+def test_packs_hold_every_row_once_and_their_capacity(lengths: list[int], capacity: int) -> None:
+    packs = fill_packs(lengths, capacity)
+    assert sorted(row for pack in packs for row in pack) == list(range(len(lengths)))
+    assert all(sum(lengths[row] for row in pack) <= capacity or len(pack) == 1 for pack in packs)
+    half_full = [pack for pack in packs if 2 * sum(lengths[row] for row in pack) <= capacity]
+    assert len(half_full) <= 1  # two of them would have been one
+
+
+FAMILIES = {
+    "llama": (LlamaConfig, {}),
+    "llama without attention groups, eager": (LlamaConfig, {"num_key_value_heads": 2, "attn_implementation": "eager"}),
+    "qwen 2.5": (Qwen2Config, {}),
+    "qwen 2.5 with a sliding window": (Qwen2Config, {"use_sliding_window": True, "sliding_window": 4,
+                                                     "max_window_layers": 1}),
+    "qwen 3": (Qwen3Config, {"head_dim": 8}),
+}  # fmt: skip
+
+
+def _family(name: str):
+    kind, more = FAMILIES[name]
+    shape = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+             "num_key_value_heads": 1, "intermediate_size": 32, **more}  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return AutoModelForCausalLM.from_config(kind(**shape), attn_implementation=shape.get("attn_implementation"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_packed_row_is_what_it_is_alone_and_sees_no_other(name: str) -> None:
+    model = _family(name)
+    check_packing(model)
+    packs = [[([5, 6, 7], [8, 9]), ([10], [11, 12, 13]), ([14, 15], [16])], [([17, 18], [19, 20])]]
+    alone = torch.cat([response_logprobs(model, [p], [r])[0][0] for pack in packs for p, r in pack])
+    together = packed_logprobs(model, packs)
+    assert torch.allclose(together, alone, atol=1e-5)
+    packs[0][1] = ([50], [51, 52, 53])
+    changed = packed_logprobs(model, packs)
+    same = [0, 1, 5, 6, 7]
+    assert torch.equal(changed[same], together[same]) and not torch.isclose(changed[2:5], together[2:5]).any()
+
+
+def test_a_model_that_would_mix_packed_rows_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model, _ = small_model()
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda position_ids, **rest: forward(**rest))
+    with pytest.raises(ValueError, match="sees the one before it: set packing to false"):
+        check_packing(model)
+    model.config._attn_implementation = "flash_attention_2"
+    config = CONFIG.model_copy(update={"packing": True})
+    with pytest.raises(ValueError, match="sdpa or eager, but the model's is flash_attention_2"):
+        sft.train(model, EXAMPLES, config, seed=1, checkpoints=tmp_path, log=lambda *_: None)
+
+
+def test_packed_training_goes_the_same_way_and_resumes(tmp_path: Path) -> None:
+    losses: dict[bool, list[float]] = {False: [], True: []}
+    for packing, seen in losses.items():
+        config = CONFIG.model_copy(update={"packing": packing})
+        _train(tmp_path / str(packing), config, lambda step, total, metrics, seen=seen: seen.append(metrics["loss"]))
+    assert losses[True] == pytest.approx(losses[False], abs=1e-4)
+
+    def die(step: int, total: int, metrics: Mapping[str, float]) -> None:
+        if step == 4:
+            raise Killed
+
+    config = CONFIG.model_copy(update={"packing": True})
+    with pytest.raises(Killed):
+        _train(tmp_path / "killed", config, die)
+    assert _train(tmp_path / "killed", config)[0] == _train(tmp_path / "whole", config)[0]
+
+
+def test_only_tokens_that_predict_the_response_get_a_gradient() -> None:
+    for packing in (False, True):
+        model, _ = small_model()
+        caught: list[torch.Tensor] = []
+
+        def catch(module: torch.nn.Module, inputs: object, output: torch.Tensor, caught=caught) -> None:
+            output.retain_grad()
+            caught.append(output)
+
+        model.model.norm.register_forward_hook(catch)
+        sft._accumulate(model, [Example([5, 6, 7], [20, 3]), Example([8, 9], [21, 22, 3])], 100, packing)
+        touched = (caught[0].grad.abs().amax(2) > 0).int().tolist()  # pyright: ignore[reportOptionalMemberAccess]
+        assert touched == [[0, 0, 1, 1, 0], [0, 1, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("pad_is_end", [False, True])
+def test_the_end_of_a_response_is_learned(tmp_path: Path, pad_is_end: bool) -> None:
+    model, tokenizer = small_model()
+    if pad_is_end:
+        tokenizer.pad_token = tokenizer.eos_token
+    texts = {"cat": "milk", "dog": "bones garden", "horse": "grass field grass field"}
+    made = [
+        SftRow(id=prompt, source="t", licence="MIT", prompt=prompt, response=text, kind="instruction")
+        for prompt, text in texts.items()
+    ]
+    config = CONFIG.model_copy(update={"epochs": 60, "batch_size": 3, "max_length_tokens": 64, "warmup_steps": 5})
+    sft.train(model, sft.examples(tokenizer, made), config, seed=0, checkpoints=tmp_path, log=lambda *_: None)
+    prompts = [chat.prompt_ids(tokenizer, prompt) for prompt in texts]
+    greedy = SamplingConfig(temperature=0.0, max_tokens=30)
+    groups = sample(model, tokenizer, prompts, 1, greedy, seed=0, prompt_keys=[0, 1, 2])
+    assert [(group[0].text, group[0].finished) for group in groups] == [(text, True) for text in texts.values()]
 
 
 def test_the_loss_covers_the_response_and_its_end_token_alone() -> None:
