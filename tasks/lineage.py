@@ -78,11 +78,16 @@ def made(recorded: Recorded) -> bool:
     return recorded.entry.kind == "stage" and recorded.entry.status in ("ran", "reused")
 
 
-def producer(entries: Sequence[Recorded], digest: str, run: str = "") -> Recorded | None:
-    """The stage that made these bytes: the one of recipe run `run` if there is one, else the latest."""
+def producer(entries: Sequence[Recorded], digest: str, run: str = "", uri: str = "") -> Recorded | None:
+    """The stage that made these bytes: the one of recipe run `run` if there is one, else the latest.
+
+    Where several stages made the same bytes, as a refined and a distilled model can be, it is the one that put them
+    at `uri`.
+    """
     makers = [r for r in entries if made(r) and any(edge.artifact.digest == digest for edge in r.entry.outputs)]
-    of_run = [r for r in makers if r.entry.run == run]
-    return next(reversed(of_run or makers), None)
+    of_run = [r for r in makers if r.entry.run == run] or makers
+    there = [r for r in of_run if any(edge.artifact.uri == uri for edge in r.entry.outputs)]
+    return next(reversed(there or of_run), None)
 
 
 def ancestry(entries: Sequence[Recorded], artifact: Artifact, run: str = "") -> Ancestry:
@@ -92,7 +97,7 @@ def ancestry(entries: Sequence[Recorded], artifact: Artifact, run: str = "") -> 
     entered: set[int] = set()
 
     def visit(wanted: Artifact) -> None:
-        maker = producer(entries, wanted.digest, run)
+        maker = producer(entries, wanted.digest, run, wanted.uri)
         if maker is None:
             missing[wanted.digest] = wanted
         elif maker.sequence not in entered:
