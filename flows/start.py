@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,15 +62,17 @@ def start(request: Request) -> tuple[Summary, Path]:
     workspace = find_workspace()
     keep_caches_within(workspace)
     settings = read_settings(request.config, request.profile, request.all_overrides())
-    with _sigterm_as_interrupt(), hold(workspace), Server(workspace) as server:
+    with _interrupts() as interrupted, hold(workspace), Server(workspace) as server:
         from r1kit.config import load  # torch and transformers come with it, while the server starts
 
         config = load(request.config, request.profile, request.all_overrides())
         server.wait()
-        return _run(request, config, settings.profile, workspace)
+        return _run(request, config, settings.profile, workspace, interrupted)
 
 
-def _run(request: Request, config: object, profile: str, workspace: Workspace) -> tuple[Summary, Path]:
+def _run(
+    request: Request, config: object, profile: str, workspace: Workspace, interrupted: threading.Event
+) -> tuple[Summary, Path]:
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     from flows.recipe import RUN, recipe
@@ -85,6 +88,9 @@ def _run(request: Request, config: object, profile: str, workspace: Workspace) -
             _close(run, "interrupted", "interrupted")
             raise
         except Exception as error:
+            if interrupted.is_set():  # libraries may answer an interrupt with an error of their own
+                _close(run, "interrupted", "interrupted")
+                raise KeyboardInterrupt from error
             message = tell(error, workspace)
             if not isinstance(error, ValueError):
                 (run.folder.path / "error.txt").write_text(traceback.format_exc())
@@ -120,18 +126,20 @@ def latest(workspace: Workspace) -> tuple[Summary, Path]:
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """A polite kill ends a run as Ctrl-C does."""
+def _interrupts() -> Iterator[threading.Event]:
+    """Ctrl-C and a polite kill end a run the same way; the event tells afterwards that one came."""
+    came = threading.Event()
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
+        came.set()
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread: a worker of Prefect's has its own way to end runs
-        yield
+    if threading.current_thread() is not threading.main_thread():
+        yield came  # a worker of Prefect's has its own way to end runs
         return
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
