@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -123,10 +122,13 @@ def test_a_disk_that_fills_up_is_said_and_loses_nothing(copy: Copy) -> None:
     before = finished(copy)
     process = begun(copy, running(copy, "reason"))
     filler = copy.workspace.parent / "filler"
-    with filler.open("wb", buffering=0) as stream, contextlib.suppress(OSError):
-        os.posix_fallocate(stream.fileno(), 0, shutil.disk_usage(copy.workspace).free)
-        while True:
-            stream.write(b"0" * 4096)
+    with filler.open("wb", buffering=0) as stream:
+        while process.poll() is None:  # what a finished stage lets go of is taken too
+            for piece in (bytes(2**20), bytes(4096)):
+                with contextlib.suppress(OSError):
+                    while True:
+                        stream.write(piece)
+            time.sleep(0.02)
     done = finish(process)
     filler.unlink()
     assert done.code == 1 and done.out == "" and "Traceback" not in done.err
