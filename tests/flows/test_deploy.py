@@ -25,12 +25,12 @@ def ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     """The answer of Prefect's API."""
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{url}{path}", data=content, headers={"Content-Type": "application/json"})
-    for attempt in range(10):
+    for attempt in range(60):
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 return json.loads(response.read())
         except urllib.error.HTTPError as error:
-            if error.code != 503 or attempt == 9:  # its SQLite was locked for a moment: it asks to be asked again
+            if error.code != 503 or attempt == 59:  # its SQLite was locked for a moment: it asks to be asked again
                 raise
             time.sleep(1)
     return None
