@@ -79,6 +79,7 @@ def test_deploy_puts_the_retraining_on_a_schedule(whole: WholeRun) -> None:
 
 def test_a_worker_carries_runs_out(whole: WholeRun) -> None:
     url = whole.copy.environment["PREFECT_API_URL"]
+    assert whole.copy.r1(*DEPLOY, "--json").code == 0  # the pool is there, whichever test comes first
     earlier = whole.copy.summary()
     with working(whole.copy):
         deadline = time.monotonic() + 60
