@@ -50,6 +50,12 @@ def working(copy: Copy) -> Iterator[None]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
+def planned(url: str, deployment: str) -> bool:
+    """Whether the server has planned a run by the deployment's schedule; it looks every few seconds."""
+    runs = ask(url, "/flow_runs/filter", {"deployments": {"id": {"any_": [deployment]}}})
+    return any(run["state_type"] == "SCHEDULED" and run["auto_scheduled"] for run in runs)
+
+
 def carried_out(url: str, deployment: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """The end of a flow run, asked for now."""
     run = ask(url, f"/deployments/{deployment}/create_flow_run", {"parameters": parameters})
@@ -87,8 +93,10 @@ def test_a_worker_carries_runs_out(whole: WholeRun) -> None:
             assert time.monotonic() < deadline, "no worker has come"
             time.sleep(0.5)
         deployment = ask(url, "/deployments/name/retrain/scheduled")
-        waiting = ask(url, "/flow_runs/filter", {"deployments": {"id": {"any_": [deployment["id"]]}}})
-        assert any(run["state_type"] == "SCHEDULED" and run["auto_scheduled"] for run in waiting), "cron plans runs"
+        deadline = time.monotonic() + 120
+        while not planned(url, deployment["id"]):
+            assert time.monotonic() < deadline, "cron plans no runs"
+            time.sleep(0.5)
         parameters = deployment["parameters"]
         good = carried_out(url, deployment["id"], parameters)
         bad = carried_out(url, deployment["id"], {**parameters, "overrides": ["zero.stepz=1"]})
