@@ -10,7 +10,7 @@ from pydantic_core import ErrorDetails
 
 from r1kit.data.config import DataConfig, SourceEntry
 from r1kit.evaluation import EvaluationConfig
-from r1kit.grpo import GrpoConfig
+from r1kit.grpo_config import GrpoConfig
 from r1kit.models import ModelConfig, ScratchConfig
 from r1kit.rejection import RejectionConfig
 from r1kit.reward_model import RewardModelConfig

@@ -5,15 +5,17 @@ from pathlib import Path
 
 from r1kit import chat, grpo, models
 from r1kit.engine import Log
+from r1kit.grpo_config import GrpoConfig
 from r1kit.reward_function import Preference, reward_function
 from r1kit.rewards import VerifierPool
+from r1kit.rollout import Prompt
 from r1kit.rows import Problem
 
 
 def reinforce(
     model_dir: Path,
     problems: Sequence[Problem],
-    config: grpo.GrpoConfig,
+    config: GrpoConfig,
     output: Path,
     *,
     pool: VerifierPool,
@@ -40,8 +42,8 @@ def reinforce(
     chat.check_template(tokenizer)
     reward = reward_function(pool, chat.opens_think(tokenizer), preference)
 
-    def prompts(rows: Sequence[Problem]) -> list[grpo.Prompt]:
-        return [grpo.Prompt(row, chat.prompt_ids(tokenizer, row.prompt, system)) for row in rows]
+    def prompts(rows: Sequence[Problem]) -> list[Prompt]:
+        return [Prompt(row, chat.prompt_ids(tokenizer, row.prompt, system)) for row in rows]
 
     metrics = grpo.train(
         policy,

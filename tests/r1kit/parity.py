@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1kit import grpo
-from r1kit.grpo import GrpoConfig, Prompt, Rollout
+from r1kit.grpo_config import GrpoConfig
 from r1kit.loss import group_advantages
+from r1kit.rollout import Prompt, Rollout
 from r1kit.rows import Problem
 from r1kit.sampler import Completion
+from r1kit.update import METRICS, accumulate, behaviour_logprobs
 from tests.r1kit.models import small_model
 
 GOLDEN = Path(__file__).parent / "golden" / "trl.json"
@@ -147,11 +148,11 @@ def _tokens_answer(
         return logprobs, mask, torch.zeros(mask.shape) if with_entropy else None
 
     behaviour = {row: torch.tensor(case["old"][row][: len(c.token_ids)]) for row, c in enumerate(rollout.completions)}
-    sums: dict[str, float] = dict.fromkeys(grpo._METRICS, 0.0)
+    sums: dict[str, float] = dict.fromkeys(METRICS, 0.0)
     reference: Any = "reference" if config.kl_coefficient else None
-    with mock.patch.object(grpo, "response_logprobs", from_the_case):
+    with mock.patch("r1kit.update.response_logprobs", from_the_case):
         policy: Any = "policy"
-        loss = grpo._accumulate(policy, reference, rollout, rows, advantages, behaviour, config, sums)
+        loss = accumulate(policy, reference, rollout, rows, advantages, behaviour, config, sums)
     # A minibatch whose rows all have no advantage is not back-propagated at all: its gradient is zero.
     return loss, (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad).tolist()
 
@@ -160,11 +161,11 @@ def _model_answer(
     case: dict[str, Any], config: GrpoConfig, rollout: Rollout, rows: Sequence[int], advantages: Tensor
 ) -> tuple[float, dict[str, Any]]:
     """The training step of a model, off-policy: other weights sampled than those that learn."""
-    behaviour = grpo._behaviour(models()["old"], rollout, config)
+    behaviour = behaviour_logprobs(models()["old"], rollout, config)
     policy, reference = models()["policy"], models()["reference"] if config.kl_coefficient else None
     policy.zero_grad()
-    sums: dict[str, float] = dict.fromkeys(grpo._METRICS, 0.0)
-    loss = grpo._accumulate(policy, reference, rollout, rows, advantages, behaviour, config, sums)
+    sums: dict[str, float] = dict.fromkeys(METRICS, 0.0)
+    loss = accumulate(policy, reference, rollout, rows, advantages, behaviour, config, sums)
     return loss, {name: p.grad.tolist() for name, p in policy.named_parameters() if p.grad is not None}
 
 

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 from r1kit import grpo
 from r1kit.engine import Engine
-from r1kit.grpo import GrpoConfig, Prompt, RewardWeights, Rollout
+from r1kit.grpo_config import GrpoConfig, RewardWeights
+from r1kit.rollout import Prompt, Rollout, roll_out
 from r1kit.rows import Problem
 from r1kit.sampler import Completion, SamplingConfig
+from r1kit.update import METRICS, accumulate, update
 from tests.r1kit.models import small_model
 
 
@@ -82,7 +84,7 @@ def _gradient(rollout: Rollout, config: GrpoConfig) -> torch.Tensor:
             captured.append(torch.cat([part.flatten() for part in parts]))
             return 0.0
 
-    grpo.update(Probe(model, config), reference, rollout, config, 0.0, seed=0, step=0)
+    update(Probe(model, config), reference, rollout, config, 0.0, seed=0, step=0)
     return captured[0]
 
 
@@ -142,9 +144,9 @@ def test_only_tokens_that_predict_the_completion_get_a_gradient() -> None:
     model.model.norm.register_forward_hook(catch)
     rollout = _rollout(MIXED[1:])
     config = CONFIG.model_copy(update={"micro_batch_tokens": 1})
-    sums: dict[str, float] = dict.fromkeys(grpo._METRICS, 0.0)
+    sums: dict[str, float] = dict.fromkeys(METRICS, 0.0)
     advantages = torch.tensor([-0.7, -0.1, 1.5, -0.7])
-    grpo._accumulate(model, reference, rollout, range(4), advantages, None, config, sums)
+    accumulate(model, reference, rollout, range(4), advantages, None, config, sums)
     lengths = sorted(len(completion.token_ids) for completion in rollout.completions)
     assert len(caught) == len(lengths)
     for hidden, length in zip(caught, lengths, strict=True):  # [1, prompt + completion, width]
@@ -176,7 +178,7 @@ def test_the_soft_penalty_lowers_the_reward_of_long_completions(tmp_path: Path) 
     changes = {"overlong": "soft_penalty", "overlong_buffer_tokens": 4, "overlong_penalty": 0.5, "steps": 1}
     model, tokenizer = small_model()
     rollouts = [
-        grpo.roll_out(model, tokenizer, PROMPTS, _reward, CONFIG.model_copy(update=update), seed=1, step=0)
+        roll_out(model, tokenizer, PROMPTS, _reward, CONFIG.model_copy(update=update), seed=1, step=0)
         for update in ({}, changes)
     ]
     lengths = torch.tensor([len(c.token_ids) for c in rollouts[0].completions]).view(rollouts[0].rewards.shape)
@@ -192,7 +194,7 @@ def test_the_soft_penalty_lowers_the_reward_of_long_completions(tmp_path: Path) 
 @pytest.mark.parametrize("level", ["token", "sequence"])
 def test_a_sampler_that_agrees_with_the_trainer_needs_no_correction(level: str) -> None:
     model, tokenizer = small_model()
-    rollout = grpo.roll_out(model, tokenizer, PROMPTS[:2], _reward, CONFIG, seed=1, step=0)
+    rollout = roll_out(model, tokenizer, PROMPTS[:2], _reward, CONFIG, seed=1, step=0)
     rollout = replace(rollout, rewards=torch.tensor(MIXED).double())
     config = CONFIG.model_copy(update={"sampler_correction": level})
     corrected, plain = _gradient(rollout, config), _gradient(rollout, CONFIG)

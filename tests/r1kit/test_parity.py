@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1kit.grpo import GrpoConfig
+from r1kit.grpo_config import GrpoConfig
 from tests.r1kit.parity import make_case, make_cases, our_answer, read_golden, summary, worst_difference
 from tests.r1kit.reference import Reference
 

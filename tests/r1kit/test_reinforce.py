@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from r1kit import models
-from r1kit.grpo import GrpoConfig, RewardWeights
+from r1kit.grpo_config import GrpoConfig, RewardWeights
 from r1kit.reinforce import reinforce
 from r1kit.rewards import VerifierPool
 from r1kit.sampler import SamplingConfig
