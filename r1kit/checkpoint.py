@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from r1kit import parallel
+
 _TENSORS, _STATE, _SEAL = "tensors.safetensors", "state.json", "seal.json"
 
 
@@ -27,7 +29,7 @@ class Checkpoint:
 def save(
     directory: Path, step: int, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any], keep: int = 2
 ) -> None:
-    """Write a checkpoint so that a kill at any instant leaves the one before it whole.
+    """Write a checkpoint so that a kill at any instant leaves the one before it whole; of processes, rank 0 does.
 
     Args:
         directory: folder of all checkpoints of one training.
@@ -36,6 +38,8 @@ def save(
         state: everything else, as JSON.
         keep: how many to keep.
     """
+    if parallel.rank():
+        return
     directory.mkdir(parents=True, exist_ok=True)
     for torn in directory.glob("*.tmp"):
         shutil.rmtree(torn)
@@ -57,7 +61,16 @@ def save(
 
 
 def latest(directory: Path, say=lambda line: None) -> Checkpoint | None:
-    """The newest checkpoint whose bytes are those that were written; altered ones are passed over and said."""
+    """The newest checkpoint whose bytes are those that were written; altered ones are passed over and said.
+
+    Raises ValueError where several processes do not find the same.
+    """
+    found = _newest(directory, say)
+    parallel.agree(f"the last step in {directory}", found.step if found else None)
+    return found
+
+
+def _newest(directory: Path, say) -> Checkpoint | None:
     for path in sorted(directory.glob("step-????????"), reverse=True):
         if not _whole(path):
             say(f"checkpoint {path.name} is torn or altered: using the one before it")

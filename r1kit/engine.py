@@ -1,11 +1,17 @@
 """One optimizer step: gradients in, weights changed, learning rate and clipping applied."""
 
+import bisect
+import contextlib
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from r1kit import parallel
 
 Log = Callable[[int, int, Mapping[str, float]], None]
 """log(step, total steps, metrics): how a training tells the world about itself."""
@@ -36,53 +42,142 @@ class OptimizerConfig(Protocol):
 
 
 class Engine:
-    """AdamW over one model, in one process.
+    """AdamW over one model that this process holds whole. Of several processes each computes the gradients of its share
+    of an optimizer step, and they are summed; so a loss is divided by what the whole step has, not by the share's.
 
     State that a resumed training needs is `tensors()`; everything else is a function of the step.
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig) -> None:
         self.model = model
+        """What training passes are computed with."""
         self._max_norm = config.max_gradient_norm
         self._parameters = dict(unique_parameters(model))
-        decayed = [p for p in self._parameters.values() if p.ndim > 1]
-        other = [p for p in self._parameters.values() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": other, "weight_decay": 0.0}]
-        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, eps=1e-8)
+        # A small step would be lost in the 8 bits of bfloat16: it is made on a copy in float32.
+        self._masters = {
+            name: p if p.dtype == torch.float32 else nn.Parameter(p.detach().float())
+            for name, p in self._parameters.items()
+        }
+        self._optimizer = adamw(self._masters.values(), config)
+        if parallel.layout().activation_checkpointing:
+            checkpoint_activations(model)
 
+    def backward(self, tensors: Tensor | Sequence[Tensor], gradients: Sequence[Tensor] | None = None) -> None:
+        """Add to the gradients of the step.
+
+        Args:
+            tensors: the loss, or what it was computed from.
+            gradients: of the loss with respect to each of `tensors`, where they are not the loss itself: the chain rule
+                goes on from where an earlier call ended.
+        """
+        torch.autograd.backward(tensors, gradients)
+        for name, parameter in self._parameters.items():
+            master = self._masters[name]
+            if master is not parameter and parameter.grad is not None:
+                master.grad = parameter.grad.float() if master.grad is None else master.grad.add_(parameter.grad)
+                parameter.grad = None
+
+    @torch.no_grad()
     def step(self, learning_rate: float) -> float:
         """Apply the gathered gradients.
 
         Returns:
             The gradient's norm before clipping. Where it is not finite nothing is changed.
         """
-        norm = float(nn.utils.clip_grad_norm_(self._parameters.values(), self._max_norm))
+        parallel.sum_gradients(self._masters.values())
+        norm = float(nn.utils.clip_grad_norm_(self._masters.values(), self._max_norm))
         if math.isfinite(norm):
             for group in self._optimizer.param_groups:
                 group["lr"] = learning_rate
             self._optimizer.step()
+            self._copy_masters()
         self._optimizer.zero_grad(set_to_none=True)
         return norm
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights and optimizer moments by name."""
-        result: dict[str, Tensor] = {f"weights.{name}": parameter for name, parameter in self._parameters.items()}
-        for name, parameter in self._parameters.items():
+        """Weights and optimizer moments by name, in float32 and whole, however many processes share them. All must
+        call it; only rank 0 need get anything."""
+        result: dict[str, Tensor] = {f"weights.{name}": parameter for name, parameter in self._masters.items()}
+        for name, parameter in self._masters.items():
             for key, value in self._optimizer.state.get(parameter, {}).items():
                 result[f"optimizer.{key}.{name}"] = value
         return result
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `tensors()` gave."""
-        for name, parameter in self._parameters.items():
+        """Take back what `tensors()` gave, with as many processes and whatever ZeRO stage."""
+        for name, parameter in self._masters.items():
             parameter.copy_(tensors[f"weights.{name}"])
-            for key in ("step", "exp_avg", "exp_avg_sq"):
+            for key in ("step", *MOMENTS):
                 if f"optimizer.{key}.{name}" in tensors:
                     value = tensors[f"optimizer.{key}.{name}"]
                     self._optimizer.state[parameter][key] = (
                         value.clone() if key == "step" else value.to(parameter).clone()
                     )
+        self._copy_masters()
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """While this lasts, the model that the engine was made with holds all its weights, and can be sampled."""
+        yield
+
+    def finish(self) -> None:
+        """Leave the trained weights in the model that the engine was made with."""
+
+    def frozen_copy(self) -> nn.Module:
+        """A copy of the model as it is now, to compare with: the reference."""
+        return copy.deepcopy(self.model).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def renew(self, frozen: nn.Module) -> None:
+        """Set a frozen copy to the weights as they are now."""
+        frozen.load_state_dict(self.model.state_dict())
+
+    def frozen_tensors(self, frozen: nn.Module) -> dict[str, Tensor]:
+        """A frozen copy's weights by name, whole. All processes must call it."""
+        return dict(frozen.named_parameters())
+
+    @torch.no_grad()
+    def load_frozen(self, frozen: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `frozen_tensors` gave."""
+        for name, parameter in frozen.named_parameters():
+            parameter.copy_(tensors[name])
+
+    @torch.no_grad()
+    def _copy_masters(self) -> None:
+        for name, parameter in self._parameters.items():
+            if self._masters[name] is not parameter:
+                parameter.copy_(self._masters[name])
+
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""AdamW's running means of the gradient and of its square."""
+
+
+def open_engine(model: nn.Module, config: OptimizerConfig) -> Engine:
+    """The engine for as many processes as there are, and the ZeRO stage of their layout."""
+    if parallel.layout().zero_stage == 0:
+        return Engine(model, config)
+    from r1kit.zero import ZeroEngine  # DeepSpeed takes seconds to import
+
+    return ZeroEngine(model, config)
+
+
+def adamw(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW that decays matrices and leaves vectors alone."""
+    matrices, vectors = [], []
+    for parameter in parameters:
+        (matrices if parameter.ndim > 1 else vectors).append(parameter)
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.adam_betas, eps=1e-8)
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Have the backward pass compute each layer's activations again."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.gradient_checkpointing_enable({"use_reentrant": False})
+            return
 
 
 def unique_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -122,6 +217,20 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         else:
             batches.append([index])
     return batches
+
+
+def shared_micro_batches(lengths: Sequence[int], max_tokens: int) -> list[tuple[list[int], float]]:
+    """This process's share of a step's micro-batches, as (row indices, weight); see `parallel.share` for the weight.
+
+    Several processes make as few rounds as `max_tokens` allows, each filled as evenly as can be.
+    """
+    batches = micro_batches(lengths, max_tokens)
+    if parallel.world_size() == 1:
+        return parallel.share(batches)
+    places = -(-len(batches) // parallel.world_size()) * parallel.world_size()
+    limits = range(1, max_tokens)
+    least = bisect.bisect_left(limits, True, key=lambda limit: len(micro_batches(lengths, limit)) <= places)
+    return parallel.share(micro_batches(lengths, least + 1))
 
 
 def response_logprobs(

@@ -1,18 +1,15 @@
 """Group relative policy optimisation: R1-Zero, reasoning RL and preference RL."""
 
-import copy
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1kit import checkpoint, random
-from r1kit.engine import Engine, Log, learning_rate
+from r1kit.engine import Log, learning_rate, open_engine
 from r1kit.grpo_config import GrpoConfig
 from r1kit.rollout import Prompt, Reward, describe, roll_out
 from r1kit.update import update
@@ -48,13 +45,14 @@ def train(
     Raises:
         ValueError: after `max_bad_steps` non-finite steps in a row.
     """
-    engine = Engine(policy, config)
-    reference = copy.deepcopy(policy).eval().requires_grad_(False) if config.kl_coefficient > 0 else None
+    engine = open_engine(policy, config)
+    reference = engine.frozen_copy() if config.kl_coefficient > 0 else None
     history: list[dict[str, float]] = []
     done = bad_steps = 0
     if saved := checkpoint.latest(checkpoints, say):
         engine.load(saved.tensors)
-        _load_reference(reference, saved.tensors)
+        if reference is not None:
+            engine.load_frozen(reference, _under("reference.", saved.tensors))
         done, bad_steps, history = saved.step, saved.state["bad_steps"], saved.state["history"]
         say(f"goes on after step {done} of {config.steps}")
     reasoning = random.Order(len(prompts), seed, "prompts")
@@ -66,10 +64,11 @@ def train(
             and config.reference_refresh_steps
             and step % config.reference_refresh_steps == 0
         ):
-            reference.load_state_dict(policy.state_dict())
+            engine.renew(reference)
         chosen = _choose(step, config, prompts, reasoning, general_prompts, general)
         started = time.perf_counter()
-        rollout = roll_out(policy, tokenizer, chosen, reward, config, seed=seed, step=step)
+        with engine.whole():
+            rollout = roll_out(policy, tokenizer, chosen, reward, config, seed=seed, step=step)
         sampled = time.perf_counter()
         rate = learning_rate(step, config.steps, config.learning_rate, config.warmup_steps)
         metrics = update(engine, reference, rollout, config, rate, seed=seed, step=step)
@@ -81,8 +80,10 @@ def train(
         log(step + 1, config.steps, metrics)
         history.append(metrics)
         if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < config.steps:
-            tensors = engine.tensors() | _reference_tensors(reference)
+            frozen = engine.frozen_tensors(reference) if reference is not None else {}
+            tensors = engine.tensors() | {f"reference.{name}": tensor for name, tensor in frozen.items()}
             checkpoint.save(checkpoints, step + 1, tensors, {"bad_steps": bad_steps, "history": history})
+    engine.finish()
     policy.eval()
     return _summary(history)
 
@@ -120,14 +121,6 @@ def _summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return result
 
 
-def _reference_tensors(reference: PreTrainedModel | None) -> dict[str, Tensor]:
-    if reference is None:
-        return {}
-    return {f"reference.{name}": parameter for name, parameter in reference.named_parameters()}
-
-
-@torch.no_grad()
-def _load_reference(reference: PreTrainedModel | None, tensors: Mapping[str, Any]) -> None:
-    if reference is not None:
-        for name, parameter in reference.named_parameters():
-            parameter.copy_(tensors[f"reference.{name}"])
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin so, without the beginning."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

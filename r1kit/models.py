@@ -16,6 +16,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from r1kit import parallel
 from r1kit.random import derive_seed
 from r1kit.schema import Section
 
@@ -107,7 +108,9 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write model and tokenizer as safetensors and JSON that transformers loads."""
+    """Write model and tokenizer as safetensors and JSON that transformers loads; of several processes rank 0 does."""
+    if parallel.rank():
+        return
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory, safe_serialization=True)
     tokenizer.save_pretrained(directory)

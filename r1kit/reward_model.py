@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import chat, checkpoint, random
-from r1kit.engine import Engine, Log, learning_rate, micro_batches
+from r1kit import chat, checkpoint, parallel, random
+from r1kit.engine import Engine, Log, learning_rate, micro_batches, open_engine, shared_micro_batches
 from r1kit.models import load_tokenizer
 from r1kit.rows import PreferencePair
 from r1kit.schema import Section
@@ -80,7 +80,9 @@ class RewardModel(nn.Module):
         ids = torch.tensor([[*text, *([0] * (width - len(text)))] for text in texts], device=self.device)
         last = torch.tensor([len(text) - 1 for text in texts], device=self.device)
         hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state  # [rows, width, hidden]
-        return self.head(hidden[torch.arange(len(texts), device=self.device), last].float()).squeeze(1)
+        return self.head(hidden[torch.arange(len(texts), device=self.device), last].to(self.head.weight.dtype)).squeeze(
+            1
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,9 @@ class Judge:
         return score_tokens(self.model, texts, micro_batch_tokens)
 
     def save(self, directory: Path, metrics: Mapping[str, float] | None = None) -> None:
-        """Write weights as safetensors, everything else as JSON."""
+        """Write weights as safetensors, everything else as JSON; of several processes rank 0 does."""
+        if parallel.rank():
+            return
         directory.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().contiguous().clone() for name, tensor in self.model.state_dict().items()}
         save_file(tensors, directory / _WEIGHTS)
@@ -220,17 +224,17 @@ def train(
     model = RewardModel(body.requires_grad_(True), learned_bias=kind == "harmless")
     model.to(policy.device)
     total = num_steps(len(train_pairs), config)
-    engine = Engine(model, config)
+    engine = open_engine(model, config)
     order = random.Order(len(train_pairs), seed, "reward_model", kind)
     done, loss = 0, math.nan
     if saved := checkpoint.latest(checkpoints, say):
         engine.load(saved.tensors)
         done, loss = saved.step, saved.state["loss"]
         say(f"goes on after step {done} of {total}")
-    model.train()
+    engine.model.train()
     for step in range(done, total):
         batch = [train_pairs[row] for row in order.take(step * config.batch_size, config.batch_size)]
-        loss, right = accumulate(model, batch, kind, config.micro_batch_tokens)
+        loss, right = accumulate(engine, batch, kind, config.micro_batch_tokens)
         rate = learning_rate(step, total, config.learning_rate, config.warmup_steps, "linear", _FINAL_RATIO)
         norm = engine.step(rate)
         if not math.isfinite(norm) or not math.isfinite(loss):
@@ -238,6 +242,7 @@ def train(
         log(step + 1, total, {"loss": loss, "agreement": right, "gradient_norm": norm, "learning_rate": rate})
         if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < total:
             checkpoint.save(checkpoints, step + 1, engine.tensors(), {"loss": loss})
+    engine.finish()
     model.eval()
     if kind == "helpful":
         _centre(model, train_pairs, config.micro_batch_tokens)
@@ -276,28 +281,30 @@ def _encoded(
     return result
 
 
-def accumulate(model: RewardModel, batch: Sequence[_Pair], kind: Kind, micro_batch_tokens: int) -> tuple[float, float]:
-    """Gradients of the mean loss over a batch, whatever the micro-batches; equal texts are computed once.
+def accumulate(engine: Engine, batch: Sequence[_Pair], kind: Kind, micro_batch_tokens: int) -> tuple[float, float]:
+    """Gradients of the mean loss over a batch, whatever the micro-batches and the number of processes; equal texts of a
+    micro-batch are computed once.
 
     Returns:
         The mean loss, and the share of pairs whose preferred response scored higher.
     """
     total = right = 0.0
     sizes = [max(len(pair.first), len(pair.second)) for pair in batch]
-    for rows in micro_batches(sizes, max(1, micro_batch_tokens // 2)):
+    for rows, weight in shared_micro_batches(sizes, max(1, micro_batch_tokens // 2)):
         chosen = [batch[row] for row in rows]
         texts = list(dict.fromkeys(text for pair in chosen for text in (pair.first, pair.second)))
         place = {text: index for index, text in enumerate(texts)}
-        scores = model(texts)
+        scores = engine.model(texts)
         first = scores[[place[pair.first] for pair in chosen]]
         second = scores[[place[pair.second] for pair in chosen]]
         target = torch.tensor([float(pair.first_preferred) for pair in chosen], device=scores.device)
-        loss = _loss(first, second, target, kind).sum() / len(batch)
-        loss.backward()
+        loss = weight * _loss(first, second, target, kind).sum() / len(batch)
+        engine.backward(loss)
         total += float(loss.detach())
         sign = 2 * target - 1
-        right += float((((first - second).detach() * sign).sign() + 1).sum()) / 2
-    return total, right / len(batch)
+        right += weight * float((((first - second).detach() * sign).sign() + 1).sum()) / 2
+    sums = parallel.total({"loss": total, "right": right})
+    return sums["loss"], sums["right"] / len(batch)
 
 
 def _loss(first: Tensor, second: Tensor, first_preferred: Tensor, kind: Kind) -> Tensor:

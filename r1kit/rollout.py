@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import random
+from r1kit import parallel, random
 from r1kit.grpo_config import GrpoConfig
 from r1kit.loss import soft_length_penalty
 from r1kit.rows import Problem
@@ -50,21 +50,28 @@ def roll_out(
     seed: int,
     step: int,
 ) -> Rollout:
-    """Sample a group for each prompt and score it."""
+    """Sample a group for each prompt and score it. Of several processes each does its share, and all get all."""
+    own = parallel.mine(prompts)
     groups = sample(
         policy,
         tokenizer,
-        [prompt.token_ids for prompt in prompts],
+        [prompt.token_ids for prompt in own],
         config.samples_per_prompt,
         config.sampling,
         seed=seed,
         step=step,
-        prompt_keys=[random.derive_seed(prompt.problem.id) for prompt in prompts],
+        prompt_keys=[random.derive_seed(prompt.problem.id) for prompt in own],
         batch_size=config.sampling_batch_size,
     )
     completions = [completion for group in groups for completion in group]
-    problems = [prompt.problem for prompt in prompts for _ in range(config.samples_per_prompt)]
-    components = reward(problems, completions)
+    problems = [prompt.problem for prompt in own for _ in range(config.samples_per_prompt)]
+    components = reward(problems, completions) if problems else []
+    if parallel.world_size() > 1:
+        size = config.samples_per_prompt
+        starts = range(0, len(completions), size)
+        scored = parallel.collect([(completions[at : at + size], components[at : at + size]) for at in starts])
+        completions = [completion for group, _ in scored for completion in group]
+        components = [row for _, rows in scored for row in rows]
     weights = config.rewards.model_dump()
     total = [sum(weights[name] * value for name, value in row.items()) for row in components]
     rewards = torch.tensor(total, dtype=torch.float64)

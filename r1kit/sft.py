@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import chat, checkpoint, models, random
-from r1kit.engine import Engine, Log, learning_rate, micro_batches, response_logprobs
+from r1kit import chat, checkpoint, models, parallel, random
+from r1kit.engine import Engine, Log, learning_rate, open_engine, response_logprobs, shared_micro_batches
 from r1kit.packing import check_packing, fill_packs, packed_logprobs
 from r1kit.rows import SftRow
 from r1kit.schema import Section
@@ -134,16 +134,16 @@ def train(
         check_packing(model)
     total = num_steps(len(kept), config)
     order = random.Order(len(kept), seed, "sft", shuffle=config.shuffle)
-    engine = Engine(model, config)
+    engine = open_engine(model, config)
     done, loss = 0, math.nan
     if saved := checkpoint.latest(checkpoints, say):
         engine.load(saved.tensors)
         done, loss = saved.step, saved.state["loss"]
         say(f"goes on after step {done} of {total}")
-    model.train()
+    engine.model.train()
     for step in range(done, total):
         batch = [kept[index] for index in order.take(step * config.batch_size, config.batch_size)]
-        loss = _accumulate(model, batch, config.micro_batch_tokens, config.packing)
+        loss = _accumulate(engine, batch, config.micro_batch_tokens, config.packing)
         rate = learning_rate(
             step, total, config.learning_rate, config.warmup_steps, config.schedule, config.final_learning_rate_ratio
         )
@@ -154,6 +154,7 @@ def train(
         log(step + 1, total, {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "tokens": float(tokens)})
         if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < total:
             checkpoint.save(checkpoints, step + 1, engine.tensors(), {"loss": loss})
+    engine.finish()
     model.eval()
     return {
         "loss": loss,
@@ -163,22 +164,23 @@ def train(
     }
 
 
-def _accumulate(
-    model: PreTrainedModel, batch: Sequence[Example], micro_batch_tokens: int, packing: bool = False
-) -> float:
-    """Gradients of the mean loss over all response tokens, whatever the micro-batches and the packing."""
+def _accumulate(engine: Engine, batch: Sequence[Example], micro_batch_tokens: int, packing: bool = False) -> float:
+    """Gradients of the mean loss over all response tokens, whatever the micro-batches, the packing and the number of
+    processes; the loss."""
     num_targets = sum(len(example.response) for example in batch)
     rows = [(example.prompt, example.response) for example in batch]
     lengths = [example.num_tokens for example in batch]
     packs = fill_packs(lengths, max(lengths)) if packing else [[row] for row in range(len(batch))]
     total = 0.0
-    for places in micro_batches([sum(lengths[row] for row in pack) for pack in packs], micro_batch_tokens):
+    sizes = [sum(lengths[row] for row in pack) for pack in packs]
+    for places, weight in shared_micro_batches(sizes, micro_batch_tokens):
         chosen = [[rows[row] for row in packs[place]] for place in places]
         if packing:
-            logprobs = packed_logprobs(model, chosen)
+            logprobs = packed_logprobs(engine.model, chosen)
         else:
-            logprobs, _, _ = response_logprobs(model, [pack[0][0] for pack in chosen], [pack[0][1] for pack in chosen])
-        loss = -logprobs.sum() / num_targets
-        loss.backward()
+            prompts, responses = zip(*(pack[0] for pack in chosen), strict=True)
+            logprobs, _, _ = response_logprobs(engine.model, prompts, responses)
+        loss = -weight * logprobs.sum() / num_targets
+        engine.backward(loss)
         total += float(loss.detach())
-    return total
+    return parallel.total({"loss": total})["loss"]

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from r1kit import random
-from r1kit.engine import Engine, micro_batches, response_logprobs
+from r1kit import parallel, random
+from r1kit.engine import Engine, response_logprobs, shared_micro_batches
 from r1kit.grpo_config import GrpoConfig
 from r1kit.loss import (
     KL_ESTIMATORS,
@@ -44,7 +44,7 @@ def update(
     seed: int,
     step: int,
 ) -> dict[str, float]:
-    """One epoch over a rollout, in `minibatches` optimizer steps.
+    """One epoch over a rollout, in `minibatches` optimizer steps; of several processes each computes its share.
 
     Rows that nothing acts on are not computed: a group without variance changes nothing, not even through KL.
 
@@ -63,10 +63,11 @@ def update(
     engine.model.train()
     for part in range(config.minibatches):
         minibatch = [int(row) for row in rows[part :: config.minibatches]]
-        accumulate(engine.model, reference, rollout, minibatch, advantages, behaviour, config, sums)
+        accumulate(engine, reference, rollout, minibatch, advantages, behaviour, config, sums)
         norm = engine.step(rate)
         if not math.isfinite(norm):
             break
+    sums = parallel.total(sums)
     tokens = max(1.0, sums.pop("tokens"))
     return {"gradient_norm": norm, "learning_rate": rate} | {name: value / tokens for name, value in sums.items()}
 
@@ -126,7 +127,7 @@ def _divisors(rollout: Rollout, rows: Sequence[int], config: GrpoConfig) -> dict
 
 
 def accumulate(
-    model: torch.nn.Module,
+    engine: Engine,
     reference: PreTrainedModel | None,
     rollout: Rollout,
     rows: Sequence[int],
@@ -135,10 +136,10 @@ def accumulate(
     config: GrpoConfig,
     sums: dict[str, float],
 ) -> float:
-    """Gather the gradient of one minibatch, in micro-batches whose split does not change it.
+    """Gather the gradient of this process's share of a minibatch, in micro-batches whose split does not change it.
 
     Returns:
-        The loss.
+        The share's part of the loss.
     """
     divisors = _divisors(rollout, rows, config)
     acting = advantages != 0
@@ -148,12 +149,12 @@ def accumulate(
     live = [row for row in divisors if acting[row]]
     sizes = [len(rollout.prompt_of(row)) + len(rollout.completions[row].token_ids) for row in live]
     total = 0.0
-    for batch in micro_batches(sizes, config.micro_batch_tokens):
+    for batch, weight in shared_micro_batches(sizes, config.micro_batch_tokens):
         chosen = [live[place] for place in batch]
         prompts = [rollout.prompt_of(row) for row in chosen]
         responses = [rollout.completions[row].token_ids for row in chosen]
         logprobs, mask, entropy = response_logprobs(
-            model, prompts, responses, config.sampling.temperature, with_entropy=True
+            engine.model, prompts, responses, config.sampling.temperature, with_entropy=True
         )
         old = logprobs.detach() if behaviour is None else _padded([behaviour[row] for row in chosen], logprobs)
         sampled = _sampled([rollout.completions[row] for row in chosen], logprobs)
@@ -166,8 +167,8 @@ def accumulate(
             config, logprobs, mask, gains, old=old, sampled=sampled, anchor=anchor
         )
         divisor = torch.stack([divisors[row] for row in chosen]).to(logprobs.device)
-        loss = (losses * mask / divisor).sum()
-        loss.backward()
+        loss = weight * (losses * mask / divisor).sum()
+        engine.backward(loss)
         total += float(loss.detach())
         low, high = binding_clips(log_ratio, gains, config.clip_low, config.clip_high, config.clip_dual)
         observed = {
@@ -178,9 +179,9 @@ def accumulate(
             "sampler_gap": torch.zeros_like(old) if sampled is None else (old - sampled).abs(),
         }
         for name, value in observed.items():
-            sums[name] += float((value * mask).sum())
-        sums["entropy"] += float(entropy.sum()) if entropy is not None else 0.0
-        sums["tokens"] += float(mask.sum())
+            sums[name] += weight * float((value * mask).sum())
+        sums["entropy"] += weight * float(entropy.sum()) if entropy is not None else 0.0
+        sums["tokens"] += weight * float(mask.sum())
     return total
 
 
@@ -194,15 +195,15 @@ def _sampled(completions: Sequence[Completion], like: Tensor) -> Tensor | None:
 @torch.no_grad()
 def behaviour_logprobs(model: torch.nn.Module, rollout: Rollout, config: GrpoConfig) -> dict[int, Tensor]:
     """Log-probabilities of every row under the policy that sampled it, before the first optimizer step."""
-    result: dict[int, Tensor] = {}
+    found: dict[int, Tensor] = {}
     sizes = [len(rollout.prompt_of(r)) + len(c.token_ids) for r, c in enumerate(rollout.completions)]
-    for batch in micro_batches(sizes, config.micro_batch_tokens):
+    for batch, _ in shared_micro_batches(sizes, config.micro_batch_tokens):
         responses = [rollout.completions[row].token_ids for row in batch]
         prompts = [rollout.prompt_of(row) for row in batch]
         logprobs, _, _ = response_logprobs(model, prompts, responses, config.sampling.temperature)
         for place, row in enumerate(batch):
-            result[row] = logprobs[place, : len(responses[place])]
-    return result
+            found[row] = logprobs[place, : len(responses[place])].cpu()
+    return {row: values for part in parallel.exchange(found) for row, values in part.items()}
 
 
 def _padded(rows: Sequence[Tensor], like: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from r1kit.engine import Engine
 from r1kit.grpo_config import GrpoConfig
 from r1kit.loss import group_advantages
 from r1kit.rollout import Prompt, Rollout
@@ -151,8 +153,8 @@ def _tokens_answer(
     sums: dict[str, float] = dict.fromkeys(METRICS, 0.0)
     reference: Any = "reference" if config.kl_coefficient else None
     with mock.patch("r1kit.update.response_logprobs", from_the_case):
-        policy: Any = "policy"
-        loss = accumulate(policy, reference, rollout, rows, advantages, behaviour, config, sums)
+        engine: Any = SimpleNamespace(model="policy", backward=lambda loss: loss.backward())
+        loss = accumulate(engine, reference, rollout, rows, advantages, behaviour, config, sums)
     # A minibatch whose rows all have no advantage is not back-propagated at all: its gradient is zero.
     return loss, (torch.zeros_like(leaf) if leaf.grad is None else leaf.grad).tolist()
 
@@ -165,7 +167,7 @@ def _model_answer(
     policy, reference = models()["policy"], models()["reference"] if config.kl_coefficient else None
     policy.zero_grad()
     sums: dict[str, float] = dict.fromkeys(METRICS, 0.0)
-    loss = accumulate(policy, reference, rollout, rows, advantages, behaviour, config, sums)
+    loss = accumulate(Engine(policy, config), reference, rollout, rows, advantages, behaviour, config, sums)
     return loss, {name: p.grad.tolist() for name, p in policy.named_parameters() if p.grad is not None}
 
 

@@ -146,7 +146,7 @@ def test_only_tokens_that_predict_the_completion_get_a_gradient() -> None:
     config = CONFIG.model_copy(update={"micro_batch_tokens": 1})
     sums: dict[str, float] = dict.fromkeys(METRICS, 0.0)
     advantages = torch.tensor([-0.7, -0.1, 1.5, -0.7])
-    accumulate(model, reference, rollout, range(4), advantages, None, config, sums)
+    accumulate(Engine(model, config), reference, rollout, range(4), advantages, None, config, sums)
     lengths = sorted(len(completion.token_ids) for completion in rollout.completions)
     assert len(caught) == len(lengths)
     for hidden, length in zip(caught, lengths, strict=True):  # [1, prompt + completion, width]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from r1kit import reward_model, tinyworld
+from r1kit.engine import Engine
 from r1kit.models import ScratchConfig, make_llama
 from r1kit.reward_model import Kind, RewardModel, RewardModelConfig, accumulate, train
 from r1kit.rows import PreferencePair
@@ -98,7 +99,7 @@ def test_micro_batches_do_not_change_the_gradient(policy, tokenizer, kind):
         torch.manual_seed(0)
         model = RewardModel(make_llama(_shape(), tokenizer, seed=2).model, learned_bias=kind == "harmless")
         torch.nn.init.normal_(model.head.weight)
-        accumulate(model, batch, kind, budget)
+        accumulate(Engine(model, CONFIG), batch, kind, budget)
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-6)
 

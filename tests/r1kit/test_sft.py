@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from r1kit import chat, sft
-from r1kit.engine import learning_rate, micro_batches, response_logprobs
+from r1kit.engine import Engine, learning_rate, micro_batches, response_logprobs
 from r1kit.packing import check_packing, fill_packs, packed_logprobs
 from r1kit.rows import SftRow
 from r1kit.sampler import SamplingConfig, sample
@@ -46,7 +46,7 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kill_after: int
 
 def _gradient(examples: list[Example], micro_batch_tokens: int, packing: bool = False) -> torch.Tensor:
     model, _ = small_model()
-    sft._accumulate(model, examples, micro_batch_tokens, packing)
+    sft._accumulate(Engine(model, CONFIG), examples, micro_batch_tokens, packing)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -153,7 +153,9 @@ def test_only_tokens_that_predict_the_response_get_a_gradient() -> None:
             caught.append(output)
 
         model.model.norm.register_forward_hook(catch)
-        sft._accumulate(model, [Example([5, 6, 7], [20, 3]), Example([8, 9], [21, 22, 3])], 100, packing)
+        sft._accumulate(
+            Engine(model, CONFIG), [Example([5, 6, 7], [20, 3]), Example([8, 9], [21, 22, 3])], 100, packing
+        )
         touched = (caught[0].grad.abs().amax(2) > 0).int().tolist()  # pyright: ignore[reportOptionalMemberAccess]
         assert touched == [[0, 0, 1, 1, 0], [0, 1, 1, 1, 0]]
 
