@@ -204,87 +204,53 @@ def learning_rate(
     return peak
 
 
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Split rows into batches of similar length whose padded size stays under `max_tokens`.
+def micro_batches(
+    lengths: Sequence[int], max_tokens: int, trunks: Sequence[tuple[int, int]] | None = None
+) -> list[list[int]]:
+    """Split rows into batches of similar length that hold at most `max_tokens`.
+
+    Args:
+        lengths: tokens of each row, without what it shares.
+        trunks: for each row, a number that names what it shares with others (its prompt) and how many tokens that has:
+            they count once a batch, and rows that share stay together where they can.
 
     Returns:
         Lists of row indices, shortest rows first; a single longer row still gets a batch of its own.
     """
+    shared = trunks or [(row, 0) for row in range(len(lengths))]
+    longest: dict[int, int] = {}
+    whole: dict[int, int] = {}
+    for length, (name, trunk) in zip(lengths, shared, strict=True):
+        longest[name] = max(length, longest.get(name, 0))
+        whole[name] = whole.get(name, trunk) + length
     batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
-        if batches and (len(batches[-1]) + 1) * lengths[index] <= max_tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
+    held: set[int] = set()
+    tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (longest[shared[row][0]], shared[row][0], lengths[row])):
+        name, trunk = shared[row]
+        needed = lengths[row] + (0 if name in held else trunk)
+        if name not in held and whole[name] <= max_tokens:
+            needed = whole[name]  # room for all that share it
+        if not batches or tokens + needed > max_tokens:
+            batches.append([])
+            held, tokens = set(), 0
+        batches[-1].append(row)
+        tokens += lengths[row] + (0 if name in held else trunk)
+        held.add(name)
     return batches
 
 
-def shared_micro_batches(lengths: Sequence[int], max_tokens: int) -> list[tuple[list[int], float]]:
+def shared_micro_batches(
+    lengths: Sequence[int], max_tokens: int, trunks: Sequence[tuple[int, int]] | None = None
+) -> list[tuple[list[int], float]]:
     """This process's share of a step's micro-batches, as (row indices, weight); see `parallel.share` for the weight.
 
     Several processes make as few rounds as `max_tokens` allows, each filled as evenly as can be.
     """
-    batches = micro_batches(lengths, max_tokens)
+    batches = micro_batches(lengths, max_tokens, trunks)
     if parallel.world_size() == 1:
         return parallel.share(batches)
     places = -(-len(batches) // parallel.world_size()) * parallel.world_size()
     limits = range(1, max_tokens)
-    least = bisect.bisect_left(limits, True, key=lambda limit: len(micro_batches(lengths, limit)) <= places)
-    return parallel.share(micro_batches(lengths, least + 1))
-
-
-def response_logprobs(
-    model: nn.Module,
-    prompts: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[int]],
-    temperature: float = 1.0,
-    with_entropy: bool = False,
-    chunk_tokens: int = 4096,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Log-probability of every response token given what stands before it. Prompt tokens get no logits.
-
-    Args:
-        prompts, responses: token ids of each row.
-        temperature: the logits are divided by it, as when sampling.
-        with_entropy: also the entropy of each distribution.
-        chunk_tokens: most tokens whose logits exist at once while no gradient is taken.
-
-    Returns:
-        ([R, T] log-probabilities in nats, 0 where padded; [R, T] mask; [R, T] entropy without gradient or None)
-    """
-    device = next(model.parameters()).device
-    width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
-    ids = torch.tensor(
-        [[*p, *r, *([0] * (width - len(p) - len(r)))] for p, r in zip(prompts, responses, strict=True)], device=device
-    )
-    longest = max(len(r) for r in responses)
-    starts = torch.tensor([[len(p) - 1] for p in prompts], device=device)
-    lengths = torch.tensor([[len(r)] for r in responses], device=device)
-    offsets = torch.arange(longest, device=device)[None]
-    mask = offsets < lengths  # [R, T]
-    row, column = mask.nonzero(as_tuple=True)
-    place = starts[row, 0] + column  # the token before the one predicted
-    # Rows are padded on the right, so causal attention alone keeps padding out of every real token.
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[row, place]  # [N, D]  # pyright: ignore[reportCallIssue]
-    targets = ids[row, place + 1]
-    values, entropies = [], []
-    for start in range(0, len(targets), chunk_tokens):
-        part = slice(start, start + chunk_tokens)
-        logp = (model.lm_head(hidden[part]).float() / temperature).log_softmax(-1)  # pyright: ignore[reportCallIssue]
-        values.append(logp.gather(1, targets[part, None]).squeeze(1))
-        if with_entropy:
-            with torch.no_grad():
-                entropies.append(entropy(logp))
-    empty = torch.zeros(mask.shape, device=device)
-    logprobs = empty.masked_scatter(mask, torch.cat(values))
-    uncertainty = empty.masked_scatter(mask, torch.cat(entropies)) if with_entropy else None
-    return logprobs, mask, uncertainty
-
-
-def entropy(logprobs: Tensor) -> Tensor:
-    """-Σ p log p over the last dimension, in nats.
-
-    Args:
-        logprobs: [..., vocabulary] normalised log-probabilities.
-    """
-    return -(logprobs.exp() * logprobs).sum(-1)
+    least = bisect.bisect_left(limits, True, key=lambda limit: len(micro_batches(lengths, limit, trunks)) <= places)
+    return parallel.share(micro_batches(lengths, least + 1, trunks))

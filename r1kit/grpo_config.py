@@ -82,7 +82,7 @@ class GrpoConfig(Section):
     overlong_penalty: float = Field(default=1.0, gt=0)
     """For `soft_penalty`: what a completion at the limit loses."""
     micro_batch_tokens: int = Field(default=16384, gt=0)
-    """Most padded tokens in one training pass."""
+    """Most tokens in one training pass; the prompt of a group counts once."""
     sampling_batch_size: int = Field(default=256, gt=0)
     """Completions sampled together."""
     weight_decay: float = Field(default=0.0, ge=0)

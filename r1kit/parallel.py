@@ -49,7 +49,9 @@ def join(layout: Layout, timeout_seconds: float = 1800.0) -> None:
         torch.cuda.set_device(local)
     timeout = timedelta(seconds=timeout_seconds)
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=timeout)
-    _talk = distributed.new_group(backend="gloo", timeout=timeout)
+    talk = distributed.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(talk, distributed.ProcessGroup), "this process belongs to it"
+    _talk = talk
 
 
 def leave() -> None:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 from r1kit import chat, checkpoint, parallel, random
 from r1kit.engine import Engine, Log, learning_rate, micro_batches, open_engine, shared_micro_batches
 from r1kit.models import load_tokenizer
+from r1kit.ragged import hidden_states, lay_out
 from r1kit.rows import PreferencePair
 from r1kit.schema import Section
 from r1kit.statistics import agreement, calibration_error, clustered_share, correlation
@@ -75,14 +76,11 @@ class RewardModel(nn.Module):
         return self.head.weight.device
 
     def forward(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        """[rows] scores of token sequences, padded on the right; causal attention keeps the padding out."""
-        width = max(map(len, texts))
-        ids = torch.tensor([[*text, *([0] * (width - len(text)))] for text in texts], device=self.device)
-        last = torch.tensor([len(text) - 1 for text in texts], device=self.device)
-        hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state  # [rows, width, hidden]
-        return self.head(hidden[torch.arange(len(texts), device=self.device), last].to(self.head.weight.dtype)).squeeze(
-            1
-        )
+        """[rows] scores of token sequences."""
+        layout = lay_out([(text, ()) for text in texts], self.device)
+        lasts = torch.tensor([len(text) for text in texts], device=self.device).cumsum(0) - 1
+        hidden = hidden_states(self.backbone, layout).index_select(0, lasts)  # [rows, hidden]
+        return self.head(hidden.to(self.head.weight.dtype)).squeeze(1)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,20 @@ from dataclasses import dataclass
 import torch
 from pydantic import Field
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1kit import chat, random
+from r1kit.decode import Decoder
+from r1kit.fast_linear import packed_linears
 from r1kit.schema import Section
 
 # Rows leave the batch once this share of it has finished: copying the cache costs more than it saves before.
 _COMPACT_SHARE = 0.125
+# Probabilities are summed in blocks of this size before one is looked for inside its block.
+_BLOCK = 256
+# A nucleus is looked for among this many likeliest tokens first.
+_FIRST_NUCLEUS = 512
 
 
 class SamplingConfig(Section):
@@ -85,14 +92,15 @@ def sample(
     per_batch = max(1, batch_size // num_samples)
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     groups: dict[int, list[Completion]] = {}
-    for start in range(0, len(by_length), per_batch):
-        chosen = by_length[start : start + per_batch]
-        keys = random.row_keys(seed, step, [prompt_keys[index] for index in chosen], num_samples)
-        rows = _sample_batch(model, tokenizer, [prompts[index] for index in chosen], num_samples, config, keys)
-        for place, index in enumerate(chosen):
-            groups[index] = rows[place * num_samples : (place + 1) * num_samples]
-        if progress:
-            progress(len(groups) * num_samples, len(prompts) * num_samples)
+    with packed_linears(model):
+        for start in range(0, len(by_length), per_batch):
+            chosen = by_length[start : start + per_batch]
+            keys = random.row_keys(seed, step, [prompt_keys[index] for index in chosen], num_samples)
+            rows = _sample_batch(model, tokenizer, [prompts[index] for index in chosen], num_samples, config, keys)
+            for place, index in enumerate(chosen):
+                groups[index] = rows[place * num_samples : (place + 1) * num_samples]
+            if progress:
+                progress(len(groups) * num_samples, len(prompts) * num_samples)
     model.train(was_training)
     return [groups[index] for index in range(len(prompts))]
 
@@ -106,31 +114,14 @@ def _sample_batch(
     keys: Tensor,
 ) -> list[Completion]:
     ends = end_token_ids(tokenizer)
-    device = model.device
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=device)  # [P, L], left-padded
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    cache = DynamicCache(config=model.config)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    output = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache.batch_repeat_interleave(num_samples)
-    mask = mask.repeat_interleave(num_samples, 0)
-    position = positions[:, -1:].repeat_interleave(num_samples, 0)
-    logits = output.logits[:, -1].repeat_interleave(num_samples, 0)
-
+    end_ids = torch.tensor(sorted(ends))
+    decoder = Decoder(model, prompts, num_samples)
+    logits = decoder.first_logits()
     num_rows = len(prompts) * num_samples
-    tokens = [[] for _ in range(num_rows)]
-    logprobs = [[] for _ in range(num_rows)]
+    tokens: list[list[int]] = [[] for _ in range(num_rows)]
+    logprobs: list[list[float]] = [[] for _ in range(num_rows)]
     rows = torch.arange(num_rows)  # which completion each row of the batch is
     alive = torch.ones(num_rows, dtype=torch.bool)
-    end_ids = torch.tensor(sorted(ends))
     for step in range(config.max_tokens):
         drawn, drawn_logprobs = draw(logits, random.uniforms(keys[rows], step), config)
         for row, live, token, logprob in zip(
@@ -145,15 +136,10 @@ def _sample_batch(
             break
         if num_alive <= len(rows) * (1 - _COMPACT_SHARE):
             keep = alive.nonzero().squeeze(1)
-            kept = keep.to(device)
+            kept = keep.to(drawn.device)
             rows, alive, drawn = rows[keep], alive[keep], drawn[kept]
-            mask, position = mask[kept], position[kept]
-            cache.batch_select_indices(kept)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-        position = position + 1
-        logits = model(
-            input_ids=drawn[:, None], attention_mask=mask, position_ids=position, past_key_values=cache, use_cache=True
-        ).logits[:, -1]
+            decoder.keep(kept)
+        logits = decoder.step(drawn)
     return [_completion(tokenizer, tokens[row], logprobs[row], ends) for row in range(num_rows)]
 
 
@@ -180,14 +166,28 @@ def draw(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> tuple[Tenso
     if config.temperature == 0:
         token = logits.argmax(-1)
         return token, logits.log_softmax(-1).gather(1, token[:, None]).squeeze(1)
-    scaled = logits / config.temperature
+    probability = (logits / config.temperature).softmax(-1) if config.temperature != 1 else logits.softmax(-1)
     if config.top_p < 1:
-        ordered, order = scaled.sort(stable=True, dim=-1, descending=True)
-        probability = ordered.softmax(-1)
-        outside = probability.cumsum(-1) - probability >= config.top_p
-        scaled = scaled.masked_fill(torch.zeros_like(outside).scatter(1, order, outside), -torch.inf)
-    logprobs = scaled.log_softmax(-1)
-    cumulative = logprobs.double().exp().cumsum(-1)
-    target = uniform.to(cumulative.device)[:, None] * cumulative[:, -1:]
-    token = torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
-    return token, logprobs.gather(1, token[:, None]).squeeze(1)
+        probability = probability.where(probability >= _nucleus_floor(probability, config.top_p), 0.0)
+    width = probability.shape[1]
+    blocks = functional.pad(probability, (0, -width % _BLOCK)).unflatten(1, (-1, _BLOCK))  # [rows, blocks, _BLOCK]
+    ends = blocks.sum(-1).double().cumsum(-1)
+    target = uniform.to(ends.device)[:, None] * ends[:, -1:] * (1 - 1e-12)
+    block = torch.searchsorted(ends, target, right=True).clamp(max=ends.shape[1] - 1)  # [rows, 1]
+    before = torch.where(block > 0, ends.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks.take_along_dim(block[..., None], 1).squeeze(1).double().cumsum(-1)
+    # Summed in another order the last token may end a rounding before the block does: then it is the one.
+    place = torch.searchsorted(inside, torch.minimum(target - before, inside[:, -1:] * (1 - 1e-12)), right=True)
+    token = (block * _BLOCK + place).squeeze(1)
+    share = probability.gather(1, token[:, None]).squeeze(1)
+    return token, (share.double() / ends[:, -1]).log().float()
+
+
+def _nucleus_floor(probability: Tensor, top_p: float) -> Tensor:
+    """[rows, 1] the least probability in the smallest set of tokens that holds `top_p`; ties belong to it."""
+    size = min(_FIRST_NUCLEUS, probability.shape[1])
+    likeliest = probability.topk(size, -1).values
+    if size < probability.shape[1] and bool((likeliest.sum(-1) < top_p).any()):
+        likeliest = probability.sort(-1, descending=True).values
+    outside = likeliest.cumsum(-1) - likeliest >= top_p
+    return likeliest.masked_fill(outside, torch.inf).amin(-1, keepdim=True)

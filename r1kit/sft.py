@@ -10,8 +10,8 @@ from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1kit import chat, checkpoint, models, parallel, random
-from r1kit.engine import Engine, Log, learning_rate, open_engine, response_logprobs, shared_micro_batches
-from r1kit.packing import check_packing, fill_packs, packed_logprobs
+from r1kit.engine import Engine, Log, learning_rate, open_engine, shared_micro_batches
+from r1kit.logprobs import response_logprobs
 from r1kit.rows import SftRow
 from r1kit.schema import Section
 
@@ -38,9 +38,7 @@ class SftConfig(Section):
     max_length_tokens: int = Field(default=32768, gt=1)
     """A longer row is dropped, and counted."""
     micro_batch_tokens: int = Field(default=16384, gt=0)
-    """Most padded tokens in one forward pass."""
-    packing: bool = False
-    """Lay short rows end to end up to the longest of the step; no row sees another, and no loss changes."""
+    """Most tokens in one forward pass. Rows lie end to end in it, none sees another, and nothing is padded."""
     weight_decay: float = Field(default=0.0, ge=0)
     """AdamW weight decay."""
     adam_betas: tuple[float, float] = (0.9, 0.95)
@@ -123,15 +121,13 @@ def train(
         Metrics of the whole training.
 
     Raises:
-        ValueError: where no row fits `max_length_tokens`, the model cannot be packed, or the loss is not finite.
+        ValueError: where no row fits `max_length_tokens`, or the loss is not finite.
     """
     kept = [example for example in examples if example.num_tokens <= config.max_length_tokens]
     if not kept:
         raise ValueError(
             f"none of {len(examples)} rows fits max_length_tokens={config.max_length_tokens}: raise it or give rows"
         )
-    if config.packing:
-        check_packing(model)
     total = num_steps(len(kept), config)
     order = random.Order(len(kept), seed, "sft", shuffle=config.shuffle)
     engine = open_engine(model, config)
@@ -143,7 +139,7 @@ def train(
     engine.model.train()
     for step in range(done, total):
         batch = [kept[index] for index in order.take(step * config.batch_size, config.batch_size)]
-        loss = _accumulate(engine, batch, config.micro_batch_tokens, config.packing)
+        loss = _accumulate(engine, batch, config.micro_batch_tokens)
         rate = learning_rate(
             step, total, config.learning_rate, config.warmup_steps, config.schedule, config.final_learning_rate_ratio
         )
@@ -164,22 +160,14 @@ def train(
     }
 
 
-def _accumulate(engine: Engine, batch: Sequence[Example], micro_batch_tokens: int, packing: bool = False) -> float:
-    """Gradients of the mean loss over all response tokens, whatever the micro-batches, the packing and the number of
-    processes; the loss."""
+def _accumulate(engine: Engine, batch: Sequence[Example], micro_batch_tokens: int) -> float:
+    """Gradients of the mean loss over all response tokens, whatever the micro-batches and the number of processes; the
+    loss."""
     num_targets = sum(len(example.response) for example in batch)
-    rows = [(example.prompt, example.response) for example in batch]
-    lengths = [example.num_tokens for example in batch]
-    packs = fill_packs(lengths, max(lengths)) if packing else [[row] for row in range(len(batch))]
     total = 0.0
-    sizes = [sum(lengths[row] for row in pack) for pack in packs]
-    for places, weight in shared_micro_batches(sizes, micro_batch_tokens):
-        chosen = [[rows[row] for row in packs[place]] for place in places]
-        if packing:
-            logprobs = packed_logprobs(engine.model, chosen)
-        else:
-            prompts, responses = zip(*(pack[0] for pack in chosen), strict=True)
-            logprobs, _, _ = response_logprobs(engine.model, prompts, responses)
+    for rows, weight in shared_micro_batches([example.num_tokens for example in batch], micro_batch_tokens):
+        prompts, responses = [batch[row].prompt for row in rows], [batch[row].response for row in rows]
+        logprobs, _, _ = response_logprobs(engine.model, prompts, responses)
         loss = -weight * logprobs.sum() / num_targets
         engine.backward(loss)
         total += float(loss.detach())

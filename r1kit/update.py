@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from r1kit import parallel, random
-from r1kit.engine import Engine, response_logprobs, shared_micro_batches
+from r1kit.engine import Engine, shared_micro_batches
 from r1kit.grpo_config import GrpoConfig
+from r1kit.logprobs import response_logprobs
 from r1kit.loss import (
     KL_ESTIMATORS,
     binding_clips,
@@ -36,7 +36,7 @@ METRICS: tuple[str, ...] = (
 
 def update(
     engine: Engine,
-    reference: PreTrainedModel | None,
+    reference: nn.Module | None,
     rollout: Rollout,
     config: GrpoConfig,
     rate: float,
@@ -128,7 +128,7 @@ def _divisors(rollout: Rollout, rows: Sequence[int], config: GrpoConfig) -> dict
 
 def accumulate(
     engine: Engine,
-    reference: PreTrainedModel | None,
+    reference: nn.Module | None,
     rollout: Rollout,
     rows: Sequence[int],
     advantages: Tensor,
@@ -147,15 +147,11 @@ def accumulate(
         size = rollout.rewards.shape[1]
         acting = acting.view(-1, size).any(1).repeat_interleave(size)
     live = [row for row in divisors if acting[row]]
-    sizes = [len(rollout.prompt_of(row)) + len(rollout.completions[row].token_ids) for row in live]
     total = 0.0
-    for batch, weight in shared_micro_batches(sizes, config.micro_batch_tokens):
-        chosen = [live[place] for place in batch]
+    for chosen, weight in _passes(rollout, live, config):
         prompts = [rollout.prompt_of(row) for row in chosen]
         responses = [rollout.completions[row].token_ids for row in chosen]
-        logprobs, mask, entropy = response_logprobs(
-            engine.model, prompts, responses, config.sampling.temperature, with_entropy=True
-        )
+        logprobs, mask, entropy = response_logprobs(engine.model, prompts, responses, config.sampling.temperature)
         old = logprobs.detach() if behaviour is None else _padded([behaviour[row] for row in chosen], logprobs)
         sampled = _sampled([rollout.completions[row] for row in chosen], logprobs)
         anchor = None
@@ -180,9 +176,18 @@ def accumulate(
         }
         for name, value in observed.items():
             sums[name] += weight * float((value * mask).sum())
-        sums["entropy"] += weight * float(entropy.sum()) if entropy is not None else 0.0
+        sums["entropy"] += weight * float(entropy.sum())
         sums["tokens"] += weight * float(mask.sum())
     return total
+
+
+def _passes(rollout: Rollout, rows: Sequence[int], config: GrpoConfig) -> list[tuple[list[int], float]]:
+    """This process's micro-batches of some rows, each with its weight; a group's prompt counts once in each."""
+    size = rollout.rewards.shape[1]
+    lengths = [len(rollout.completions[row].token_ids) for row in rows]
+    trunks = [(row // size, len(rollout.prompt_of(row))) for row in rows]
+    batches = shared_micro_batches(lengths, config.micro_batch_tokens, trunks)
+    return [([rows[place] for place in batch], weight) for batch, weight in batches]
 
 
 def _sampled(completions: Sequence[Completion], like: Tensor) -> Tensor | None:
@@ -193,11 +198,10 @@ def _sampled(completions: Sequence[Completion], like: Tensor) -> Tensor | None:
 
 
 @torch.no_grad()
-def behaviour_logprobs(model: torch.nn.Module, rollout: Rollout, config: GrpoConfig) -> dict[int, Tensor]:
+def behaviour_logprobs(model: nn.Module, rollout: Rollout, config: GrpoConfig) -> dict[int, Tensor]:
     """Log-probabilities of every row under the policy that sampled it, before the first optimizer step."""
     found: dict[int, Tensor] = {}
-    sizes = [len(rollout.prompt_of(r)) + len(c.token_ids) for r, c in enumerate(rollout.completions)]
-    for batch, _ in shared_micro_batches(sizes, config.micro_batch_tokens):
+    for batch, _ in _passes(rollout, range(len(rollout.completions)), config):
         responses = [rollout.completions[row].token_ids for row in batch]
         prompts = [rollout.prompt_of(row) for row in batch]
         logprobs, _, _ = response_logprobs(model, prompts, responses, config.sampling.temperature)

@@ -143,11 +143,11 @@ def _tokens_answer(
     leaf = torch.tensor(case["logprobs"], requires_grad=True)
     tables = {"policy": leaf, "reference": torch.tensor(case["anchor"])}
 
-    def from_the_case(model: str, prompts: object, responses: Sequence[Sequence[int]], *_: float, with_entropy=False):
+    def from_the_case(model: str, prompts: object, responses: Sequence[Sequence[int]], *_: float):
         chosen, lengths = [place[tuple(response)] for response in responses], [len(r) for r in responses]
         mask = torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
         logprobs = torch.where(mask, tables[model][chosen, : max(lengths)], 0.0)
-        return logprobs, mask, torch.zeros(mask.shape) if with_entropy else None
+        return logprobs, mask, torch.zeros(mask.shape)
 
     behaviour = {row: torch.tensor(case["old"][row][: len(c.token_ids)]) for row, c in enumerate(rollout.completions)}
     sums: dict[str, float] = dict.fromkeys(METRICS, 0.0)
@@ -191,7 +191,7 @@ def _largest(ours: Any, theirs: Any) -> float:
 
 
 def summary(answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer short enough to keep: of a model's gradient, the length and one projection for each weight matrix."""
+    """An answer short enough to keep: of a model's gradient, the length and the part along one direction for each weight matrix."""
     gradient = answer["gradient"]
     if isinstance(gradient, dict):
         gradient = {name: _length_and_projection(values) for name, values in gradient.items()}
@@ -202,7 +202,8 @@ def summary(answer: dict[str, Any]) -> dict[str, Any]:
 
 def _length_and_projection(values: Any) -> list[float]:
     flat = torch.tensor(values, dtype=torch.float64).flatten()
-    return [float(flat.norm()), float(flat @ torch.arange(len(flat), dtype=torch.float64).sin())]
+    direction = torch.arange(len(flat), dtype=torch.float64).sin()
+    return [float(flat.norm()), float(flat @ direction / direction.norm().clamp(min=1))]
 
 
 def read_golden() -> dict[str, Any]:

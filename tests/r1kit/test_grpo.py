@@ -153,7 +153,7 @@ def test_only_tokens_that_predict_the_completion_get_a_gradient() -> None:
         assert hidden.grad is not None
         touched = (hidden.grad[0].abs().amax(1) > 0).tolist()
         prompt = len(rollout.prompt_of(0))
-        assert touched == [False] * (prompt - 1) + [True] * length + [False]
+        assert touched == [False] * (prompt - 1) + [True] * length  # the last token predicts nothing
 
 
 def _unfinished(rollout: Rollout, rows: Sequence[int]) -> Rollout:

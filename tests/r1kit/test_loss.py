@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from r1kit.engine import entropy
 from r1kit.loss import (
     KL_ESTIMATORS,
     binding_clips,
@@ -153,11 +152,6 @@ def test_the_samplers_weights_are_capped_and_carry_no_gradient() -> None:
 def test_a_long_completion_costs_more_and_more_up_to_one() -> None:
     penalty = soft_length_penalty(torch.tensor([1, 60, 80, 90, 100, 120]), max_tokens=100, buffer_tokens=20)
     assert penalty.tolist() == [0, 0, 0, -0.5, -1, -1]
-
-
-def test_entropy_of_an_even_and_of_a_certain_choice() -> None:
-    assert float(entropy(torch.full((5,), 0.2).log())) == pytest.approx(np.log(5))
-    assert float(entropy(torch.tensor([50.0, 0.0]).log_softmax(-1))) == pytest.approx(0, abs=1e-9)
 
 
 def _distributions(seed: int) -> tuple[torch.Tensor, torch.Tensor]:

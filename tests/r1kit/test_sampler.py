@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r1kit import chat
-from r1kit.engine import response_logprobs
+from r1kit.logprobs import response_logprobs
 from r1kit.sampler import SamplingConfig, draw, end_token_ids, sample
 from tests.r1kit.models import small_model
 

@@ -7,11 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
 
 from r1kit import chat, sft
-from r1kit.engine import Engine, learning_rate, micro_batches, response_logprobs
-from r1kit.packing import check_packing, fill_packs, packed_logprobs
+from r1kit.engine import Engine, learning_rate, micro_batches
+from r1kit.logprobs import response_logprobs
 from r1kit.rows import SftRow
 from r1kit.sampler import SamplingConfig, sample
 from r1kit.sft import Example, SftConfig
@@ -44,9 +43,9 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path, kill_after: int
     assert _train(tmp_path / "killed")[0] == _train(tmp_path / "whole")[0]
 
 
-def _gradient(examples: list[Example], micro_batch_tokens: int, packing: bool = False) -> torch.Tensor:
+def _gradient(examples: list[Example], micro_batch_tokens: int) -> torch.Tensor:
     model, _ = small_model()
-    sft._accumulate(Engine(model, CONFIG), examples, micro_batch_tokens, packing)
+    sft._accumulate(Engine(model, CONFIG), examples, micro_batch_tokens)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -56,108 +55,18 @@ def test_micro_batches_and_order_do_not_change_the_gradient() -> None:
     assert torch.allclose(whole, _gradient(EXAMPLES[::-1], 64), atol=1e-6)
 
 
-rows = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12)
-
-
-@settings(deadline=None, max_examples=20)
-@given(rows, st.sampled_from([1, 40, 10_000]), st.randoms(use_true_random=False))
-def test_packing_does_not_change_the_gradient(sizes: list[tuple[int, int]], micro: int, rng) -> None:
-    examples = [
-        Example([rng.randrange(5, 200) for _ in range(prompt)], [rng.randrange(5, 200) for _ in range(response)])
-        for prompt, response in sizes
-    ]
-    plain = _gradient(examples, 10_000)
-    assert torch.allclose(plain, _gradient(examples, micro, packing=True), atol=1e-6)
-    assert torch.allclose(plain, _gradient(examples[::-1], micro, packing=True), atol=1e-6)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 40))
-def test_packs_hold_every_row_once_and_their_capacity(lengths: list[int], capacity: int) -> None:
-    packs = fill_packs(lengths, capacity)
-    assert sorted(row for pack in packs for row in pack) == list(range(len(lengths)))
-    assert all(sum(lengths[row] for row in pack) <= capacity or len(pack) == 1 for pack in packs)
-    half_full = [pack for pack in packs if 2 * sum(lengths[row] for row in pack) <= capacity]
-    assert len(half_full) <= 1  # two of them would have been one
-
-
-FAMILIES = {
-    "llama": (LlamaConfig, {}),
-    "llama without attention groups, eager": (LlamaConfig, {"num_key_value_heads": 2, "attn_implementation": "eager"}),
-    "qwen 2.5": (Qwen2Config, {}),
-    "qwen 2.5 with a sliding window": (Qwen2Config, {"use_sliding_window": True, "sliding_window": 4,
-                                                     "max_window_layers": 1}),
-    "qwen 3": (Qwen3Config, {"head_dim": 8}),
-}  # fmt: skip
-
-
-def _family(name: str):
-    kind, more = FAMILIES[name]
-    shape = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-             "num_key_value_heads": 1, "intermediate_size": 32, **more}  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return AutoModelForCausalLM.from_config(kind(**shape), attn_implementation=shape.get("attn_implementation"))
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_a_packed_row_is_what_it_is_alone_and_sees_no_other(name: str) -> None:
-    model = _family(name)
-    check_packing(model)
-    packs = [[([5, 6, 7], [8, 9]), ([10], [11, 12, 13]), ([14, 15], [16])], [([17, 18], [19, 20])]]
-    alone = torch.cat([response_logprobs(model, [p], [r])[0][0] for pack in packs for p, r in pack])
-    together = packed_logprobs(model, packs)
-    assert torch.allclose(together, alone, atol=1e-5)
-    packs[0][1] = ([50], [51, 52, 53])
-    changed = packed_logprobs(model, packs)
-    same = [0, 1, 5, 6, 7]
-    assert torch.equal(changed[same], together[same]) and not torch.isclose(changed[2:5], together[2:5]).any()
-
-
-def test_a_model_that_would_mix_packed_rows_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    model, _ = small_model()
-    forward = model.model.forward
-    monkeypatch.setattr(model.model, "forward", lambda position_ids, **rest: forward(**rest))
-    with pytest.raises(ValueError, match="sees the one before it: set packing to false"):
-        check_packing(model)
-    model.config._attn_implementation = "flash_attention_2"
-    config = CONFIG.model_copy(update={"packing": True})
-    with pytest.raises(ValueError, match="sdpa or eager, but the model's is flash_attention_2"):
-        sft.train(model, EXAMPLES, config, seed=1, checkpoints=tmp_path, log=lambda *_: None)
-
-
-def test_packed_training_goes_the_same_way_and_resumes(tmp_path: Path) -> None:
-    losses: dict[bool, list[float]] = {False: [], True: []}
-    for packing, seen in losses.items():
-        config = CONFIG.model_copy(update={"packing": packing})
-        _train(tmp_path / str(packing), config, lambda step, total, metrics, seen=seen: seen.append(metrics["loss"]))
-    assert losses[True] == pytest.approx(losses[False], abs=1e-4)
-
-    def die(step: int, total: int, metrics: Mapping[str, float]) -> None:
-        if step == 4:
-            raise Killed
-
-    config = CONFIG.model_copy(update={"packing": True})
-    with pytest.raises(Killed):
-        _train(tmp_path / "killed", config, die)
-    assert _train(tmp_path / "killed", config)[0] == _train(tmp_path / "whole", config)[0]
-
-
 def test_only_tokens_that_predict_the_response_get_a_gradient() -> None:
-    for packing in (False, True):
-        model, _ = small_model()
-        caught: list[torch.Tensor] = []
+    model, _ = small_model()
+    caught: list[torch.Tensor] = []
 
-        def catch(module: torch.nn.Module, inputs: object, output: torch.Tensor, caught=caught) -> None:
-            output.retain_grad()
-            caught.append(output)
+    def catch(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
+        output.retain_grad()
+        caught.append(output)
 
-        model.model.norm.register_forward_hook(catch)
-        sft._accumulate(
-            Engine(model, CONFIG), [Example([5, 6, 7], [20, 3]), Example([8, 9], [21, 22, 3])], 100, packing
-        )
-        touched = (caught[0].grad.abs().amax(2) > 0).int().tolist()  # pyright: ignore[reportOptionalMemberAccess]
-        assert touched == [[0, 0, 1, 1, 0], [0, 1, 1, 1, 0]]
+    model.model.norm.register_forward_hook(catch)
+    sft._accumulate(Engine(model, CONFIG), [Example([5, 6, 7], [20, 3]), Example([8, 9], [21, 22, 3])], 100)
+    touched = (caught[0].grad.abs().amax(2) > 0).int().tolist()  # pyright: ignore[reportOptionalMemberAccess]
+    assert touched == [[0, 0, 1, 1, 0, 1, 1, 1]]  # end to end, each without its last token
 
 
 @pytest.mark.parametrize("pad_is_end", [False, True])
@@ -216,8 +125,23 @@ def test_schedules_by_hand() -> None:
     assert learning_rate(4, 5, 2.0, schedule="linear", final_ratio=0.5) == pytest.approx(1.0)
 
 
-def test_micro_batches_hold_every_row_once_and_their_limit() -> None:
-    lengths = [5, 1, 9, 3, 3, 20, 2]
-    batches = micro_batches(lengths, 10)
-    assert sorted(row for batch in batches for row in batch) == list(range(7))
-    assert all(len(batch) * max(lengths[row] for row in batch) <= 10 or len(batch) == 1 for batch in batches)
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 3)), min_size=1, max_size=20),
+    st.integers(1, 40),
+    st.booleans(),
+)
+def test_micro_batches_hold_every_row_once_and_their_limit(
+    rows: list[tuple[int, int]], limit: int, sharing: bool
+) -> None:
+    lengths, prompts = [length for length, _ in rows], [prompt for _, prompt in rows]
+    batches = micro_batches(lengths, limit, [(prompt, 5 + prompt) for prompt in prompts] if sharing else None)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(rows)))
+    for batch in batches:
+        trunks = sum(5 + prompt for prompt in {prompts[row] for row in batch}) if sharing else 0
+        assert sum(lengths[row] for row in batch) + trunks <= limit or len(batch) == 1
+
+
+def test_a_group_that_fits_stays_together() -> None:
+    batches = micro_batches([4, 9, 5, 8], 30, [(7, 10), (3, 2), (7, 10), (3, 2)])
+    assert batches == [[0, 2], [3, 1]]
