@@ -12,11 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 def python_of(pins: Path) -> Path:
     """The Python of an environment that holds exactly `pins`, built on first use (a minute or two).
 
-    It lies in `R1_BENCH_HOME`, by default the user's cache folder, under a name that changes with the pins.
+    It lies in `bench_home()`, under a name that changes with the pins.
     """
     digest = hashlib.sha256(pins.read_bytes() + (ROOT / "requirements.lock").read_bytes()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "r1kit" / "rivals"
-    folder = Path(os.environ.get("R1_BENCH_HOME", cache)) / f"{pins.stem}-{digest}"
+    folder = bench_home() / f"{pins.stem}-{digest}"
     python, ready = folder / "bin" / "python", folder / "ready"
     if not ready.is_file():
         print(f"setting up the environment of {pins.name}: a minute or two, once", file=sys.stderr, flush=True)
@@ -27,3 +26,9 @@ def python_of(pins: Path) -> Path:
         )
         ready.touch()
     return python
+
+
+def bench_home() -> Path:
+    """Where benchmarks keep what they fetch and build: `R1_BENCH_HOME`, by default in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "r1kit" / "rivals"
+    return Path(os.environ.get("R1_BENCH_HOME", cache))

@@ -191,7 +191,7 @@ def _largest(ours: Any, theirs: Any) -> float:
 
 
 def summary(answer: dict[str, Any]) -> dict[str, Any]:
-    """An answer short enough to keep: of a model's gradient, the length and the part along one direction for each weight matrix."""
+    """An answer short enough to keep: of a model's gradient, for each weight its length and its part along one line."""
     gradient = answer["gradient"]
     if isinstance(gradient, dict):
         gradient = {name: _length_and_projection(values) for name, values in gradient.items()}

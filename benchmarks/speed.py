@@ -1,0 +1,132 @@
+"""r1kit against TRL and transformers on the same machine, turn about: `make bench-grpo`, `bench-sampling`, `bench-sft`.
+
+    python -m benchmarks.speed grpo --rounds 5
+
+Prints each round, and last one JSON object: for each row of work the ratio of speeds (median and range), seconds, peak
+memory, the operations needed at least, and their share of the measured peak of matrix products.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import work
+from benchmarks.duel import duel, script
+from benchmarks.environment import ROOT, python_of
+
+Row = tuple[str, dict[str, Any], float | None]
+"""Name, what both sides are given, operations needed."""
+
+
+def grpo_rows() -> Iterator[Row]:
+    """Whole GRPO steps with completions of equal length."""
+    smol, tiny = work.smollm2(), work.tiny()
+    for name, model, prompts, tokens, samples, limit, beta in (
+        ("SmolLM2-135M, 4 prompts of 45 tokens, 8 samples of 48", smol, 4, 45, 8, 48, 0.0),
+        ("SmolLM2-135M, 4 prompts of 256 tokens, 16 samples of 48", smol, 4, 256, 16, 48, 0.0),
+        ("tiny profile, 32 prompts of 20 tokens, 8 samples of 32", tiny, 32, 20, 8, 32, 0.001),
+    ):
+        config = {
+            "prompts_per_step": prompts,
+            "samples_per_prompt": samples,
+            "sampling": {"max_tokens": limit},
+            "kl_coefficient": beta,
+            "micro_batch_tokens": 2048,
+        }
+        given = {
+            "model": str(model),
+            "prompts": work.prompts_of(model, prompts, tokens),
+            "config": config,
+            "to_the_limit": True,
+        }
+        yield name, given, work.grpo_flops(model, prompts, tokens, samples, limit) if beta == 0 else None
+
+
+QUESTIONS = (
+    "Name a colour.",
+    "What is the capital of France?",
+    "Tom has 3 apples and buys 5 more. How many has he now?",
+    "Write one sentence about the sea.",
+    "Is 17 a prime number? Answer yes or no, and say why.",
+    "Translate to French: good morning.",
+    "List three animals that can fly.",
+    "A train goes 60 km in an hour. How far does it go in three hours?",
+)
+
+
+def sampling_rows() -> Iterator[Row]:
+    """Sampling alone: to the limit, and to where each answer ends."""
+    from r1kit.models import load_tokenizer
+
+    smol = work.smollm2()
+    limit, samples = 48, 8
+    prompts = work.prompts_of(smol, 8, 45)
+    given = {"model": str(smol), "prompts": prompts, "samples": samples, "max_tokens": limit, "to_the_limit": True}
+    yield "8 prompts of 45 tokens, 8 samples of 48", given, work.sampling_flops(smol, 8, 45, samples, limit)
+    tokenizer = load_tokenizer(smol)
+    texts = [
+        str(tokenizer.apply_chat_template([{"role": "user", "content": q}], tokenize=False, add_generation_prompt=True))
+        for q in QUESTIONS
+    ]
+    given = {"model": str(smol), "prompts": texts, "samples": samples, "max_tokens": 128}
+    yield "8 questions, 8 answers to where each ends, at most 128 tokens", given, None
+
+
+def sft_rows() -> Iterator[Row]:
+    """Supervised steps over rows of mixed lengths."""
+    smol = work.smollm2()
+    dice = random.Random(0)
+    rows = []
+    for number in range(512):
+        words = work.WORDS
+        size = round(10 ** dice.uniform(1.2, 2.6))  # 16 to 400 tokens, short ones as usual the most
+        text = [dice.choice(words) for _ in range(size)]
+        cut = max(1, size // 4)
+        rows.append((f"{number} " + " ".join(text[:cut]), " " + " ".join(text[cut:])))
+    given = {
+        "model": str(smol),
+        "rows": rows,
+        "config": {"batch_size": 28, "micro_batch_tokens": 2048},
+        "packs": 4,
+        "pack_tokens": 1024,
+    }
+    yield "SmolLM2-135M, rows of 16 to 400 tokens, about 4096 a step", given, None
+
+
+ROWS = {"grpo": grpo_rows, "sampling": sampling_rows, "sft": sft_rows}
+
+
+def main() -> int:
+    """Exit status 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", choices=ROWS)
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of each side, after one that does not count")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="threads of each side")
+    arguments = parser.parse_args()
+    python = python_of(ROOT / "benchmarks" / "trl.txt")
+    results = []
+    for name, given, flops in ROWS[arguments.kind]():
+        if arguments.only not in name:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            settings = Path(folder) / "work.json"
+            settings.write_text(json.dumps(given | {"threads": arguments.threads}))
+            ours = [sys.executable, "-m", "benchmarks.ours", arguments.kind, str(settings)]
+            theirs = [str(python), script("theirs.py"), arguments.kind, str(settings)]
+            results.append(duel(name, ours, theirs, arguments.rounds, arguments.threads, flops))
+            print(json.dumps(results[-1]), flush=True)
+    machine = f"{platform.machine()}, {arguments.threads} threads"
+    print(json.dumps({"benchmark": arguments.kind, "machine": machine, "rows": results}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

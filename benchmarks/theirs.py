@@ -1,0 +1,130 @@
+"""The rivals' side of the duels: TRL's trainers and transformers' `generate`, in TRL's environment, nothing of r1kit.
+
+`python theirs.py KIND SETTINGS`. TRL's own training loop runs; a callback waits for the next line before each step.
+"""
+
+import json
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset  # pyright: ignore[reportMissingImports]  (TRL's environment has it)
+from duel import play, report  # pyright: ignore[reportMissingImports]  (the script's own folder)
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerCallback
+from transformers.utils.logging import disable_progress_bar
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]  (likewise)
+
+
+class TurnAbout(TrainerCallback):
+    """Waits before a step and reports after it."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.tokens: list[int] = []
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Loaded."""
+        print(json.dumps({"ready": True}), flush=True)
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Wait for the next line."""
+        if not sys.stdin.readline():
+            sys.exit(0)
+        self.started = time.perf_counter()
+        self.tokens.clear()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Tell."""
+        seconds = time.perf_counter() - self.started
+        report(seconds, {"tokens": sum(self.tokens)} if self.tokens else {})
+
+
+def grpo(work: dict[str, Any], folder: str) -> None:
+    """GRPOTrainer: on-policy, one optimizer step a rollout."""
+    config = work["config"]
+    samples, limit = config["samples_per_prompt"], config["sampling"]["max_tokens"]
+    arguments = GRPOConfig(
+        output_dir=folder, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no",
+        logging_strategy="no", max_steps=1 << 20, learning_rate=1e-6, beta=config["kl_coefficient"],
+        per_device_train_batch_size=samples * len(work["prompts"]), steps_per_generation=1, num_iterations=1,
+        num_generations=samples, max_completion_length=limit, temperature=1.0, disable_tqdm=True, shuffle_dataset=False,
+        generation_kwargs={"min_new_tokens": limit},
+    )  # fmt: skip
+    trainer = GRPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32),
+        reward_funcs=lambda completions, **_: [float(place % 2) for place in range(len(completions))],
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": text} for text in work["prompts"]] * 8),
+        processing_class=AutoTokenizer.from_pretrained(work["model"]),
+        callbacks=[TurnAbout()],
+    )
+    trainer.train()
+
+
+def sft(work: dict[str, Any], folder: str) -> None:
+    """SFTTrainer with its packing and completion-only loss."""
+    turn = TurnAbout()
+    arguments = SFTConfig(
+        output_dir=folder, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no",
+        logging_strategy="no", max_steps=1 << 20, learning_rate=1e-6, per_device_train_batch_size=1,
+        gradient_accumulation_steps=work["packs"], packing=True, max_length=work["pack_tokens"],
+        completion_only_loss=True, disable_tqdm=True, dataset_num_proc=1,
+    )  # fmt: skip
+    trainer = SFTTrainer(
+        model=AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32),
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": p, "completion": c} for p, c in work["rows"]]),
+        processing_class=AutoTokenizer.from_pretrained(work["model"]),
+        callbacks=[turn],
+    )
+    step = trainer.training_step
+
+    def counted(model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
+        turn.tokens.append(int(inputs["input_ids"].numel()))
+        return step(model, inputs, *rest, **more)
+
+    trainer.training_step = counted
+    trainer.train()
+
+
+def sampling(work: dict[str, Any], _: str) -> None:
+    """`generate` over all rows at once."""
+    model: Any = AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(work["model"], padding_side="left")
+    texts = [text for text in work["prompts"] for _ in range(work["samples"])]
+    batch = tokenizer(texts, return_tensors="pt", padding=True)
+    limit, end = work["max_tokens"], tokenizer.eos_token_id
+    config = GenerationConfig(
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=limit, eos_token_id=end, pad_token_id=end,
+        min_new_tokens=limit if work.get("to_the_limit") else None,
+    )  # fmt: skip
+
+    def step() -> dict[str, Any]:
+        with torch.no_grad():
+            output = model.generate(**batch, generation_config=config)
+        new = output[:, batch["input_ids"].shape[1] :]
+        ends = (new == end).int().cumsum(1)
+        return {"tokens": int(((ends == 0) | ((ends == 1) & (new == end))).sum())}  # up to the first end token
+
+    play(step)
+
+
+def main() -> None:
+    """Load, then play."""
+    warnings.filterwarnings("ignore")
+    disable_progress_bar()
+    logging.disable(logging.WARNING)
+    kind, settings = sys.argv[1:]
+    work = json.loads(Path(settings).read_text())
+    torch.set_num_threads(work["threads"])
+    with tempfile.TemporaryDirectory() as folder:
+        {"grpo": grpo, "sampling": sampling, "sft": sft}[kind](work, folder)
+
+
+if __name__ == "__main__":
+    main()
