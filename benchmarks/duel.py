@@ -111,6 +111,10 @@ def duel(
     }
     if "tokens" in seen[0][-1]:
         result["tokens_per_second"] = [round(statistics.median(speed), 1) for speed in speeds]
+    if "completion_tokens" in seen[0][-1]:
+        result["completion_tokens"] = [
+            statistics.median(told["completion_tokens"] for told in side[1:]) for side in seen
+        ]
     if "parts" in seen[0][-1]:
         names = seen[0][-1]["parts"]
         result["our_parts_seconds"] = {

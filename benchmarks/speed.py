@@ -26,27 +26,30 @@ Row = tuple[str, dict[str, Any], float | None]
 
 
 def grpo_rows() -> Iterator[Row]:
-    """Whole GRPO steps with completions of equal length."""
-    smol, tiny = work.smollm2(), work.tiny()
-    for name, model, prompts, tokens, samples, limit, beta in (
-        ("SmolLM2-135M, 4 prompts of 45 tokens, 8 samples of 48", smol, 4, 45, 8, 48, 0.0),
-        ("SmolLM2-135M, 4 prompts of 256 tokens, 16 samples of 48", smol, 4, 256, 16, 48, 0.0),
-        ("tiny profile, 32 prompts of 20 tokens, 8 samples of 32", tiny, 32, 20, 8, 32, 0.001),
-    ):
-        config = {
-            "prompts_per_step": prompts,
-            "samples_per_prompt": samples,
-            "sampling": {"max_tokens": limit},
-            "kl_coefficient": beta,
-            "micro_batch_tokens": 2048,
-        }
-        given = {
-            "model": str(model),
-            "prompts": work.prompts_of(model, prompts, tokens),
-            "config": config,
-            "to_the_limit": True,
-        }
-        yield name, given, work.grpo_flops(model, prompts, tokens, samples, limit) if beta == 0 else None
+    """Whole GRPO steps: with completions of equal length, and as the tiny profile's end by themselves."""
+    smol = work.smollm2()
+    for tokens, samples in ((45, 8), (256, 16)):
+        config = _grpo_config(4, samples, 48, 0.0)
+        given = {"model": str(smol), "prompts": work.prompts_of(smol, 4, tokens), "config": config}
+        flops = work.grpo_flops(smol, 4, tokens, samples, 48)
+        yield f"SmolLM2-135M, 4 prompts of {tokens} tokens, {samples} samples of 48", given | LIMIT, flops
+    tiny = work.tiny()
+    given = {"model": str(tiny), "prompts": work.tiny_prompts(tiny, 32), "config": _grpo_config(32, 8, 64, 0.001)}
+    yield "tiny profile, 32 prompts, 8 samples to where each ends, at most 64", given, None
+
+
+LIMIT = {"to_the_limit": True}
+"""Completions do not end before the limit, on either side."""
+
+
+def _grpo_config(prompts: int, samples: int, limit: int, beta: float) -> dict[str, Any]:
+    return {
+        "prompts_per_step": prompts,
+        "samples_per_prompt": samples,
+        "sampling": {"max_tokens": limit},
+        "kl_coefficient": beta,
+        "micro_batch_tokens": 2048,
+    }
 
 
 QUESTIONS = (
@@ -68,7 +71,7 @@ def sampling_rows() -> Iterator[Row]:
     smol = work.smollm2()
     limit, samples = 48, 8
     prompts = work.prompts_of(smol, 8, 45)
-    given = {"model": str(smol), "prompts": prompts, "samples": samples, "max_tokens": limit, "to_the_limit": True}
+    given = {"model": str(smol), "prompts": prompts, "samples": samples, "max_tokens": limit} | LIMIT
     yield "8 prompts of 45 tokens, 8 samples of 48", given, work.sampling_flops(smol, 8, 45, samples, limit)
     tokenizer = load_tokenizer(smol)
     texts = [

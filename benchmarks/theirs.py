@@ -25,7 +25,7 @@ class TurnAbout(TrainerCallback):
 
     def __init__(self) -> None:
         self.started = 0.0
-        self.tokens: list[int] = []
+        self.told: dict[str, int] = {}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Loaded."""
@@ -36,12 +36,12 @@ class TurnAbout(TrainerCallback):
         if not sys.stdin.readline():
             sys.exit(0)
         self.started = time.perf_counter()
-        self.tokens.clear()
+        self.told = {}
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Tell."""
         seconds = time.perf_counter() - self.started
-        report(seconds, {"tokens": sum(self.tokens)} if self.tokens else {})
+        report(seconds, self.told)
 
 
 def grpo(work: dict[str, Any], folder: str) -> None:
@@ -53,15 +53,21 @@ def grpo(work: dict[str, Any], folder: str) -> None:
         logging_strategy="no", max_steps=1 << 20, learning_rate=1e-6, beta=config["kl_coefficient"],
         per_device_train_batch_size=samples * len(work["prompts"]), steps_per_generation=1, num_iterations=1,
         num_generations=samples, max_completion_length=limit, temperature=1.0, disable_tqdm=True, shuffle_dataset=False,
-        generation_kwargs={"min_new_tokens": limit},
+        generation_kwargs={"min_new_tokens": limit} if work.get("to_the_limit") else None,
     )  # fmt: skip
+    turn = TurnAbout()
+
+    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        turn.told = {"completion_tokens": sum(map(len, completion_ids))}
+        return [float(place % 2) for place in range(len(completion_ids))]
+
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32),
-        reward_funcs=lambda completions, **_: [float(place % 2) for place in range(len(completions))],
+        reward_funcs=reward,
         args=arguments,
         train_dataset=Dataset.from_list([{"prompt": text} for text in work["prompts"]] * 8),
         processing_class=AutoTokenizer.from_pretrained(work["model"]),
-        callbacks=[TurnAbout()],
+        callbacks=[turn],
     )
     trainer.train()
 
@@ -85,7 +91,7 @@ def sft(work: dict[str, Any], folder: str) -> None:
     step = trainer.training_step
 
     def counted(model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
-        turn.tokens.append(int(inputs["input_ids"].numel()))
+        turn.told["tokens"] = turn.told.get("tokens", 0) + int(inputs["input_ids"].numel())
         return step(model, inputs, *rest, **more)
 
     trainer.training_step = counted
