@@ -34,15 +34,19 @@ _layout = Layout()
 _talk: distributed.ProcessGroup | None = None  # on the CPU, for everything but gradients and weights
 
 
-def join(layout: Layout, timeout_seconds: float = 1800.0) -> None:
+def use(layout: Layout) -> None:
+    """Share the trainings of this process out so from now on; the same in each process."""
+    global _layout
+    _layout = layout
+
+
+def join(timeout_seconds: float = 7200.0) -> None:
     """Join the processes that the launcher started, by the variables that it set (RANK, WORLD_SIZE, MASTER_ADDR ...).
 
     Args:
-        layout: the same in each.
-        timeout_seconds: how long one waits for another before it gives up.
+        timeout_seconds: how long one waits for another, which may still be sampling, before it gives up.
     """
-    global _layout, _talk
-    _layout = layout
+    global _talk
     local = int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = torch.cuda.is_available()
     if on_gpu:
@@ -56,8 +60,8 @@ def join(layout: Layout, timeout_seconds: float = 1800.0) -> None:
 
 def leave() -> None:
     """Be alone again."""
-    global _layout, _talk
-    _layout, _talk = Layout(), None
+    global _talk
+    _talk = None
     distributed.destroy_process_group()
 
 
