@@ -87,21 +87,30 @@ def mine(items: Sequence[T]) -> list[T]:
 
 def collect(results: Sequence[T]) -> list[T]:
     """The results of all processes in the order of the items that `mine` gave out; each process gets all."""
-    shares = exchange(list(results))
+    return merge(exchange(list(results)))
+
+
+def merge(shares: Sequence[Sequence[T]]) -> list[T]:
+    """What was dealt out, in its order again."""
     return [shares[place % len(shares)][place // len(shares)] for place in range(sum(map(len, shares)))]
 
 
 def share(items: Sequence[T]) -> list[tuple[T, float]]:
-    """This process's share of the passes of an optimizer step, as many for each process.
+    """This process's share of the passes of an optimizer step; see `deal`."""
+    return deal(items, rank(), world_size())
+
+
+def deal(items: Sequence[T], rank: int, world_size: int) -> list[tuple[T, float]]:
+    """One process's share of the passes of an optimizer step: as many as each of the others has.
 
     ZeRO gathers weights and shares gradients out in every pass, so all processes must make the same number of them.
-    Where the items do not come out even, some process computes one that is not its own, with weight 0.
+    Where the items do not come out even, some compute one that is not theirs, with weight 0.
 
     Returns:
         (item, weight) pairs: a pass's loss and its sums are to be multiplied by the weight, 1 or 0.
     """
-    own = [(item, 1.0) for item in mine(items)]
-    rounds = -(-len(items) // world_size())
+    own = [(item, 1.0) for item in items[rank::world_size]]
+    rounds = -(-len(items) // world_size)
     return own + [(items[0], 0.0) for _ in range(rounds - len(own))]
 
 

@@ -198,7 +198,7 @@ class _Ranks:
         raise self.failures[0][1]
 
     def _sentence(self, what: str) -> str:
-        return f"{self.context.name}: {what} (what they printed is in {self.log})"
+        return f"{what} (what they printed is in {self.log})"
 
 
 def _let_in(door: socket.socket, word: bytes) -> tuple[int, Connection] | None:
