@@ -1,5 +1,7 @@
 """What test_many.py has two processes do, and does itself in one; run as a module by torchrun."""
 
+import gc
+import importlib
 import json
 import shutil
 import sys
@@ -159,6 +161,8 @@ def one(root: Path) -> None:
 
 if __name__ == "__main__":
     torch.use_deterministic_algorithms(True, warn_only=True)
+    importlib.import_module("r1kit.zero")
+    gc.freeze()  # DeepSpeed collects garbage for each engine, and would go through all that was imported
     parallel.join()
     {"everything": everything}[sys.argv[2]](Path(sys.argv[1]))
     parallel.leave()
