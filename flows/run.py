@@ -17,10 +17,13 @@ from flows.stages import stage_task, stored_result
 from r1kit.config import Config
 from tasks.artifacts import Artifact
 from tasks.isolated import Processes, StageStopped
+from tasks.launch import launch, launched
 from tasks.pins import pin_faults
 from tasks.progress import Progress
 from tasks.stage import (
     STAGES,
+    StageContext,
+    StageOutput,
     StagePlan,
     StageResult,
     faults,
@@ -176,7 +179,8 @@ class RecipeRun:
         plan = plan_stage(stage, self.config, {r: a for r, a in given.items() if a is not None}, variant)
         if self._data and stage != "validate":
             refuse_unvalidated(plan, self._data, self._verdict)
-        return Made(stage, variant, self._run(plan, beside=beside and self.cores.room_beside, alone=alone))
+        beside = beside and self.cores.room_beside and not self.config.runtime.launched
+        return Made(stage, variant, self._run(plan, beside=beside, alone=alone))
 
     def validate(self, data: Made) -> Made:
         """Have the data examined; from here on no stage gets data that were not let through.
@@ -311,13 +315,25 @@ class RecipeRun:
         return pending
 
     def _here(self, plan: StagePlan, *, alone: bool) -> RunStage:
-        """Runs a stage in this process."""
+        """Runs a stage in this process, or in several that a launcher starts."""
+        call = self._launch(plan.stage) if launched(plan.stage, self.config) else None
 
         def run(prefect_run_id: str) -> StageResult:
             with self.cores.main(alone=alone), self._shown(plan):
-                return run_stage(plan, self.workspace, self, self.folder.run_id, prefect_run_id=prefect_run_id)
+                return run_stage(
+                    plan, self.workspace, self, self.folder.run_id, prefect_run_id=prefect_run_id, call=call
+                )
 
         return run
+
+    def _launch(self, stage: str) -> Callable[[StageContext], StageOutput]:
+        runtime = self.config.runtime
+
+        def call(context: StageContext) -> StageOutput:
+            threads = max(1, self.cores.main_threads // runtime.processes)
+            return launch(stage, context, processes=runtime.processes, launcher=runtime.launcher, threads=threads)
+
+        return call
 
     def _beside(self, plan: StagePlan) -> RunStage:
         """Runs a stage in a process of its own, on one thread, when a core is free."""
@@ -405,9 +421,10 @@ class Pending:
 def cores_for(config: Config) -> Cores:
     """How many threads the main stage gets: runtime.threads, else all cores but a quarter for what runs beside.
 
-    With an accelerator nothing runs beside: they would share its memory.
+    With an accelerator, or several processes to a stage, nothing runs beside: they would share memory and cores.
     """
     num_cores = len(os.sched_getaffinity(0))
-    beside = 0 if Path("/dev/nvidia0").exists() or num_cores == 1 else max(1, num_cores // 4)
+    shared = Path("/dev/nvidia0").exists() or config.runtime.launched or num_cores == 1
+    beside = 0 if shared else max(1, num_cores // 4)
     most = min(config.runtime.threads or num_cores, num_cores)
     return Cores(num_cores, min(config.runtime.threads or num_cores - beside, num_cores), most)

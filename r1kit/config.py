@@ -12,6 +12,7 @@ from r1kit.data.config import DataConfig, SourceEntry
 from r1kit.evaluation import EvaluationConfig
 from r1kit.grpo_config import GrpoConfig
 from r1kit.models import ModelConfig, ScratchConfig
+from r1kit.parallel import ZeroStage
 from r1kit.rejection import RejectionConfig
 from r1kit.reward_model import RewardModelConfig
 from r1kit.rows import Language
@@ -121,11 +122,24 @@ class RuntimeConfig(Section):
     """The machine."""
 
     threads: int = Field(default=0, ge=0)
-    """Torch threads of a process; 0 means all free cores."""
+    """Torch threads of a stage, which its processes share; 0 means all free cores."""
     verifier_workers: int = Field(default=1, gt=0)
-    """Worker processes that check answers."""
+    """Worker processes that check answers; each of `processes` has so many."""
     verifier_deadline_seconds: float = Field(default=5.0, gt=0)
     """Wall clock for one verdict."""
+    processes: int = Field(default=1, gt=0)
+    """Processes that train and sample a model together; where there are GPUs, each has one."""
+    launcher: Literal["torchrun", "deepspeed"] = "torchrun"
+    """What starts them."""
+    zero_stage: ZeroStage = 0
+    """What DeepSpeed shares out among them: 1 the optimizer's state, 2 gradients too, 3 weights too; 0 nothing."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more arithmetic."""
+
+    @property
+    def launched(self) -> bool:
+        """Whether a launcher starts what trains: DeepSpeed needs one even for a single process."""
+        return self.processes > 1 or self.zero_stage > 0
 
 
 class Config(Section):

@@ -243,14 +243,18 @@ def micro_batches(
 def shared_micro_batches(
     lengths: Sequence[int], max_tokens: int, trunks: Sequence[tuple[int, int]] | None = None
 ) -> list[tuple[list[int], float]]:
-    """This process's share of a step's micro-batches, as (row indices, weight); see `parallel.share` for the weight.
+    """This process's share of a step's micro-batches, as (row indices, weight); see `parallel.deal` for the weight."""
+    return parallel.share(even_micro_batches(lengths, max_tokens, parallel.world_size(), trunks))
 
-    Several processes make as few rounds as `max_tokens` allows, each filled as evenly as can be.
-    """
+
+def even_micro_batches(
+    lengths: Sequence[int], max_tokens: int, processes: int, trunks: Sequence[tuple[int, int]] | None = None
+) -> list[list[int]]:
+    """Micro-batches for several processes: as few rounds as `max_tokens` allows, each filled as evenly as can be."""
     batches = micro_batches(lengths, max_tokens, trunks)
-    if parallel.world_size() == 1:
-        return parallel.share(batches)
-    places = -(-len(batches) // parallel.world_size()) * parallel.world_size()
+    if processes == 1:
+        return batches
+    places = -(-len(batches) // processes) * processes
     limits = range(1, max_tokens)
     least = bisect.bisect_left(limits, True, key=lambda limit: len(micro_batches(lengths, limit, trunks)) <= places)
-    return parallel.share(micro_batches(lengths, least + 1, trunks))
+    return micro_batches(lengths, least + 1, trunks)

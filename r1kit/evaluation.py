@@ -10,7 +10,7 @@ from typing import Protocol
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import chat, random
+from r1kit import chat, parallel, random
 from r1kit.engine import Log
 from r1kit.rewards import Verdict, language_share
 from r1kit.rows import Language, Problem
@@ -175,7 +175,7 @@ def evaluate(
     preference: Preference | None = None,
     system: str | None = None,
 ) -> Evaluation:
-    """Examine a model on held-out problems.
+    """Examine a model on held-out problems; several processes share them.
 
     What is drawn for a problem depends on (seed, problem id, sample) alone, so two models face the same luck.
 
@@ -191,24 +191,25 @@ def evaluate(
     """
     chosen = _choose(problems, config.max_problems, general=preference is not None)
     started = time.perf_counter()
+    own = parallel.mine(chosen)
     groups = sample(
         model,
         tokenizer,
-        [chat.prompt_ids(tokenizer, problem.prompt, system) for problem in chosen],
+        [chat.prompt_ids(tokenizer, problem.prompt, system) for problem in own],
         config.samples_per_problem,
         config.sampling,
         seed=seed,
-        prompt_keys=[random.derive_seed(problem.id) for problem in chosen],
+        prompt_keys=[random.derive_seed(problem.id) for problem in own],
         batch_size=config.batch_size,
         progress=lambda done, total: log(done, total, {}),
     )
-    results = _verify(chosen, groups, pool, preference, chat.opens_think(tokenizer))
+    results = parallel.collect(_verify(own, groups, pool, preference, chat.opens_think(tokenizer)))
     seconds = time.perf_counter() - started
     verifiable = [result for result in results if result.verifiable]
     by_benchmark: dict[str, list[_Result]] = {}
     for result in results:
         by_benchmark.setdefault(_benchmark(result.problem), []).append(result)
-    tokens = sum(len(completion.token_ids) for group in groups for completion in group)
+    tokens = sum(len(completion.token_ids) for result in results for completion in result.completions)
     return Evaluation(
         model=name,
         seed=seed,

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from r1kit import chat, models, random
+from r1kit import chat, models, parallel, random
 from r1kit.engine import Log
 from r1kit.rejection import Decision, Selection, select
 from r1kit.rewards import VerifierPool
@@ -31,7 +31,7 @@ def harvest(
     dtype: str = "float32",
     contaminated: Callable[[str], str | None] = lambda text: None,
 ) -> Selection:
-    """Sample, verify and select (see `rejection.select`), a batch of problems at a time.
+    """Sample, verify and select (see `rejection.select`), a batch of problems at a time; several processes share them.
 
     Args:
         checkpoint: digest of the model, named by every row.
@@ -41,11 +41,12 @@ def harvest(
     opens_think = chat.opens_think(tokenizer)
     workdir.mkdir(parents=True, exist_ok=True)
     per_batch = max(1, batch_size // samples_per_prompt)
+    starts = range(0, len(problems), per_batch)
+    files = [workdir / f"{start:08d}.json" for start in starts]
     rows: list[SftRow] = []
     decisions: list[Decision] = []
-    for start in range(0, len(problems), per_batch):
+    for start, saved in parallel.mine(list(zip(starts, files, strict=True))):
         part = problems[start : start + per_batch]
-        saved = workdir / f"{start:08d}.json"
         if not saved.exists():
             groups = sample(
                 policy,
@@ -71,12 +72,22 @@ def harvest(
                 contaminated=contaminated,
             )
             _write(saved, selection)
-        content = json.loads(saved.read_text())
-        rows += [SftRow.model_validate(row) for row in content["rows"]]
-        decisions += [Decision.model_validate(row) for row in content["decisions"]]
+        selection = _read(saved)
+        rows += selection.rows
+        decisions += selection.decisions
         done = min(start + per_batch, len(problems))
         log(done, len(problems), {"kept_share": len(rows) / max(1, len(decisions)), "rows": float(len(rows))})
-    return Selection(rows, decisions)
+    if parallel.world_size() == 1:
+        return Selection(rows, decisions)
+    parallel.exchange(None)  # from here on all files are there
+    parts = [_read(path) for path in files]
+    return Selection([row for part in parts for row in part.rows], [row for part in parts for row in part.decisions])
+
+
+def _read(path: Path) -> Selection:
+    content = json.loads(path.read_text())
+    rows = [SftRow.model_validate(row) for row in content["rows"]]
+    return Selection(rows, [Decision.model_validate(row) for row in content["decisions"]])
 
 
 def _write(path: Path, selection: Selection) -> None:

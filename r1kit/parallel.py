@@ -34,15 +34,19 @@ _layout = Layout()
 _talk: distributed.ProcessGroup | None = None  # on the CPU, for everything but gradients and weights
 
 
-def join(layout: Layout, timeout_seconds: float = 1800.0) -> None:
+def use(layout: Layout) -> None:
+    """Share the trainings of this process out so from now on; the same in each process."""
+    global _layout
+    _layout = layout
+
+
+def join(timeout_seconds: float = 7200.0) -> None:
     """Join the processes that the launcher started, by the variables that it set (RANK, WORLD_SIZE, MASTER_ADDR ...).
 
     Args:
-        layout: the same in each.
-        timeout_seconds: how long one waits for another before it gives up.
+        timeout_seconds: how long one waits for another, which may still be sampling, before it gives up.
     """
-    global _layout, _talk
-    _layout = layout
+    global _talk
     local = int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = torch.cuda.is_available()
     if on_gpu:
@@ -56,8 +60,8 @@ def join(layout: Layout, timeout_seconds: float = 1800.0) -> None:
 
 def leave() -> None:
     """Be alone again."""
-    global _layout, _talk
-    _layout, _talk = Layout(), None
+    global _talk
+    _talk = None
     distributed.destroy_process_group()
 
 
@@ -83,21 +87,30 @@ def mine(items: Sequence[T]) -> list[T]:
 
 def collect(results: Sequence[T]) -> list[T]:
     """The results of all processes in the order of the items that `mine` gave out; each process gets all."""
-    shares = exchange(list(results))
+    return merge(exchange(list(results)))
+
+
+def merge(shares: Sequence[Sequence[T]]) -> list[T]:
+    """What was dealt out, in its order again."""
     return [shares[place % len(shares)][place // len(shares)] for place in range(sum(map(len, shares)))]
 
 
 def share(items: Sequence[T]) -> list[tuple[T, float]]:
-    """This process's share of the passes of an optimizer step, as many for each process.
+    """This process's share of the passes of an optimizer step; see `deal`."""
+    return deal(items, rank(), world_size())
+
+
+def deal(items: Sequence[T], rank: int, world_size: int) -> list[tuple[T, float]]:
+    """One process's share of the passes of an optimizer step: as many as each of the others has.
 
     ZeRO gathers weights and shares gradients out in every pass, so all processes must make the same number of them.
-    Where the items do not come out even, some process computes one that is not its own, with weight 0.
+    Where the items do not come out even, some compute one that is not theirs, with weight 0.
 
     Returns:
         (item, weight) pairs: a pass's loss and its sums are to be multiplied by the weight, 1 or 0.
     """
-    own = [(item, 1.0) for item in mine(items)]
-    rounds = -(-len(items) // world_size())
+    own = [(item, 1.0) for item in items[rank::world_size]]
+    rounds = -(-len(items) // world_size)
     return own + [(items[0], 0.0) for _ in range(rounds - len(own))]
 
 

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ from deepspeed.utils import (
 from deepspeed.utils.logging import logger
 
 logger.setLevel("WARNING")
+warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")  # DeepSpeed calls it by old names
 # It serves inference with a model cut across processes, and would be compiled first.
 cast(dict[str, bool], deepspeed.ops.__compatible_ops__)["deepspeed_shm_comm"] = False
 
@@ -49,6 +51,7 @@ class ZeroEngine(Engine):
             checkpoint_activations(self.model)
         self._parameters = dict(unique_parameters(self.model))
         self._deepspeed = _initialize(self.model, config, adamw(self._parameters.values(), config))
+        self._make_states()
         self._touched = False
         self._frozen: list[Any] = []
         if self._stage == 3:
@@ -78,21 +81,20 @@ class ZeroEngine(Engine):
     @override
     def tensors(self) -> dict[str, Tensor]:
         result: dict[str, Tensor] = {}
-        steps = self._steps()
+        steps = self._states()[0]["step"]
         for name, parameter in self._parameters.items():
             _keep(result, f"weights.{name}", safe_get_full_fp32_param(parameter))
-            if steps is not None:
-                _keep(result, f"optimizer.step.{name}", steps)
-                for key in MOMENTS:
-                    _keep(result, f"optimizer.{key}.{name}", safe_get_full_optimizer_state(parameter, key))
+            _keep(result, f"optimizer.step.{name}", steps)
+            for key in MOMENTS:
+                _keep(result, f"optimizer.{key}.{name}", safe_get_full_optimizer_state(parameter, key))
         return result
 
     @override
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         steps = [tensors[name] for name in map("optimizer.step.{}".format, self._parameters) if name in tensors]
-        if steps:
-            self._make_states(max(steps))
+        for state in self._states() if steps else ():
+            state["step"].copy_(max(steps))
         for name, parameter in self._parameters.items():
             weights = tensors[f"weights.{name}"].to(parameter.device)
             if self._stage == 3:
@@ -101,8 +103,9 @@ class ZeroEngine(Engine):
             else:
                 parameter.copy_(weights)
                 safe_set_full_fp32_param(parameter, weights)
-            for key in MOMENTS if steps else ():
-                self._set_moment(parameter, key, tensors.get(f"optimizer.{key}.{name}"))
+            for key in MOMENTS:
+                if f"optimizer.{key}.{name}" in tensors:
+                    self._set_moment(parameter, key, tensors[f"optimizer.{key}.{name}"].to(parameter.device))
 
     @override
     @contextlib.contextmanager
@@ -178,23 +181,19 @@ class ZeroEngine(Engine):
         optimizer = self._deepspeed.optimizer
         return optimizer.fp32_partitioned_groups_flat if self._stage == 3 else optimizer.single_partition_of_fp32_groups
 
-    def _steps(self) -> Tensor | None:
-        """How many steps the optimizer has made; None before the first."""
-        states = self._deepspeed.optimizer.optimizer.state
-        return next((states[flat]["step"] for flat in self._flat_weights() if flat in states), None)
+    def _states(self) -> list[dict[str, Tensor]]:
+        """The optimizer's state for each of these."""
+        return [self._deepspeed.optimizer.optimizer.state[flat] for flat in self._flat_weights()]
 
-    def _make_states(self, steps: Tensor) -> None:
-        """Moments of zero, to be set: the optimizer makes them in its first step."""
-        optimizer = self._deepspeed.optimizer
-        for flat in self._flat_weights():
-            optimizer.optimizer.state[flat] = {"step": steps.clone()} | {key: torch.zeros_like(flat) for key in MOMENTS}
+    def _make_states(self) -> None:
+        """The state that AdamW would make in its first step. DeepSpeed 0.19 looks for it once, after the first of the
+        optimizer's groups has made that step, and would never find the second's."""
+        for flat, state in zip(self._flat_weights(), self._states(), strict=True):
+            state |= {"step": torch.tensor(0.0)} | {key: torch.zeros_like(flat) for key in MOMENTS}
         if self._stage < 3:
-            optimizer._lazy_init_hp_params_optimizer_state()
+            self._deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
 
-    def _set_moment(self, parameter: nn.Parameter, key: str, value: Tensor | None) -> None:
-        if value is None:
-            return
-        value = value.to(parameter.device)
+    def _set_moment(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
         if self._stage == 3:
             safe_set_local_optimizer_state(parameter, _own_part(parameter, value), key)
         else:

@@ -12,7 +12,7 @@ def config_slice(config: Any) -> dict[str, Any]:
 
 def run(context: StageContext) -> StageOutput:
     """inputs: model (base), chains, problems, optionally zero (R1-Zero). outputs: model, cold_start_data."""
-    from r1kit import models, sft
+    from r1kit import models, parallel, sft
     from r1kit.rows import SftRow, read_rows, write_rows
     from tasks.machine import prepare_torch
 
@@ -22,7 +22,8 @@ def run(context: StageContext) -> StageOutput:
     own = _own_samples(context) if "zero" in context.inputs else []
     context.say(f"{len(chains)} curated chains and {len(own)} of R1-Zero's own")
     data = context.workdir / "cold_start.parquet"
-    write_rows(data, [*chains, *own], SftRow)
+    if parallel.rank() == 0:
+        write_rows(data, [*chains, *own], SftRow)
     model, tokenizer = models.load(context.inputs["model"], context.config.model.dtype)
     output = context.workdir / "model"
     metrics = sft.fit(

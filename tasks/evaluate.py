@@ -17,7 +17,7 @@ def run(context: StageContext) -> StageOutput:
 
     With reward models the general prompts of held-out pairs are scored too, as benchmark `general`.
     """
-    from r1kit import models
+    from r1kit import models, parallel
     from r1kit.evaluation import evaluate
     from r1kit.rows import Problem, read_rows
     from tasks.machine import prepare_torch, verifier_pool
@@ -39,7 +39,8 @@ def run(context: StageContext) -> StageOutput:
             preference=preference,
         )
     path = context.workdir / "evaluation.json"
-    path.write_text(evaluation.model_dump_json(indent=1))
+    if parallel.rank() == 0:
+        path.write_text(evaluation.model_dump_json(indent=1))
     return StageOutput({"evaluation": ("evaluation", path)}, evaluation.metrics())
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tasks.artifacts import Artifact
 from tasks.ledger import Recorded
-from tasks.lineage import Ancestry, evaluation_of, validation_of
+from tasks.lineage import Ancestry, evaluation_of, origin, validation_of
 
 FORMAT = "r1kit evidence 1"
 UNTRAINED = ("data", "validate", "evaluate")
@@ -49,7 +49,7 @@ def build_evidence(entries: Sequence[Recorded], model: str, artifact: Artifact, 
             for a in data
             for verdict in [verdicts[a.digest]]
         ],
-        "lineage": [_step(recorded) for recorded in behind.steps],
+        "lineage": [_step(recorded, origin(entries, recorded)) for recorded in behind.steps],
     }
 
 
@@ -93,12 +93,13 @@ def extract_scores(document: Mapping[str, Any]) -> Examined:
     return Examined(accuracy, preference)
 
 
-def _step(recorded: Recorded) -> dict[str, Any]:
+def _step(recorded: Recorded, ran: Recorded) -> dict[str, Any]:
     entry, facts = recorded.entry, recorded.entry.facts
     return {
         "stage": entry.job,
         "instance": entry.instance,
         **{name: facts.get(name) for name in ("key", "code_digest", "config_digest", "seed")},
+        "runtime": ran.entry.facts.get("runtime"),
         "inputs": {edge.role: edge.artifact.digest for edge in entry.inputs},
         "outputs": {edge.role: edge.artifact.digest for edge in entry.outputs},
     }

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
@@ -47,7 +47,7 @@ class Processes:
         Raises ValueError as the body does; StageStopped after `stop`; StageCrashed for anything else.
         """
         receiving, sending = self._context.Pipe(duplex=False)
-        silent = dataclasses.replace(context, log=_nothing, say=_nothing)
+        silent = dataclasses.replace(context, log=nothing, say=nothing)
         process = self._context.Process(target=_child, args=(stage, silent, threads, sending), name=context.name)
         with self._lock, _without_interrupts():
             if self._stopped:
@@ -119,24 +119,42 @@ def _death(code: int | None) -> str:
 def _child(stage: str, context: StageContext, threads: int, sending: Connection) -> None:
     end_with_parent()
     os.environ["OMP_NUM_THREADS"] = os.environ["R1_THREADS"] = str(threads)
+    perform(lambda given: body_of(stage).run(given), context, sending)
+
+
+def perform(
+    act: Callable[[StageContext], StageOutput], context: StageContext, sending: Connection, *, quiet: bool = False
+) -> bool:
+    """Do something for a stage and tell the run's process what it says, and how it ends.
+
+    Args:
+        quiet: tell how it ends alone.
+
+    Returns:
+        Whether it ended well.
+    """
     lock = threading.Lock()
 
     def send(*message: Any) -> None:
-        with lock, contextlib.suppress(BrokenPipeError):
+        with lock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sending.send(message)
 
     def log(step: int, total: int, metrics: Mapping[str, float]) -> None:
         send("log", step, total, dict(metrics))
 
-    context = dataclasses.replace(context, log=log, say=lambda message: send("say", message))
+    if not quiet:
+        context = dataclasses.replace(context, log=log, say=lambda message: send("say", message))
     try:
-        send("done", body_of(stage).run(context))
+        output = act(context)
+        send("done", None if quiet else output)
+        return True
     except OSError as error:
         send("refused", OSError(error.errno, error.strerror, error.filename) if error.errno else OSError(str(error)))
     except ValueError as error:
         send("refused", ValueError(str(error)))
-    except Exception:  # noqa: BLE001 - everything is told to the parent, which knows what to do with it
+    except Exception:  # noqa: BLE001 - everything is told to the run's process, which knows what to do with it
         send("failed", traceback.format_exc())
+    return False
 
 
 def end_with_parent() -> None:
@@ -145,5 +163,5 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _nothing(*_: Any) -> None:
+def nothing(*_: Any) -> None:
     """Stands for the callbacks, which cannot be sent to another process."""

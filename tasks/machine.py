@@ -7,16 +7,19 @@ from r1kit.rewards import VerifierPool
 
 
 def prepare_torch(runtime: RuntimeConfig) -> int:
-    """Set torch's threads for this process and make its operations deterministic.
+    """Set torch's threads for this process, make its operations deterministic, and say how trainings are shared out.
 
     Returns:
         The number of threads.
     """
     import torch
 
+    from r1kit import parallel
+
     threads = int(os.environ.get("R1_THREADS", "0")) or runtime.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    parallel.use(parallel.Layout(runtime.zero_stage, runtime.activation_checkpointing))
     return threads
 
 

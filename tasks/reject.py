@@ -12,6 +12,7 @@ def config_slice(config: Any) -> dict[str, Any]:
 
 def run(context: StageContext) -> StageOutput:
     """inputs: model (Dev2), problems, benchmarks. outputs: curated rows, and the decision on every sample."""
+    from r1kit import parallel
     from r1kit.data.decontaminate import BenchmarkIndex
     from r1kit.harvest import harvest
     from r1kit.rows import Problem, SftRow, read_rows, write_rows
@@ -45,8 +46,9 @@ def run(context: StageContext) -> StageOutput:
             "train reason longer, or raise reject.prompts or reject.samples_per_prompt"
         )
     curated, decisions = context.workdir / "curated.parquet", context.workdir / "decisions.jsonl"
-    write_rows(curated, selection.rows, SftRow)
-    decisions.write_text("".join(decision.model_dump_json() + "\n" for decision in selection.decisions))
+    if parallel.rank() == 0:
+        write_rows(curated, selection.rows, SftRow)
+        decisions.write_text("".join(decision.model_dump_json() + "\n" for decision in selection.decisions))
     return StageOutput(
         {"curated": ("sft_rows", curated), "decisions": ("decisions", decisions)},
         selection.metrics(),

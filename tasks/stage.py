@@ -384,6 +384,7 @@ def _record(
         outputs=result.outputs if result else {},
         seconds=result.seconds if result else 0.0,
         metrics=result.metrics if result else {},
+        facts={} if status == "reused" else {"runtime": plan.config.runtime.model_dump(mode="json")},
         mlflow_run_id=mlflow_run_id,
         prefect_run_id=prefect,
         error=error,

@@ -1,0 +1,168 @@
+"""What test_many.py has two processes do, and does itself in one; run as a module by torchrun."""
+
+import gc
+import importlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from r1kit import grpo, models, parallel, reward_model, sft
+from r1kit.engine import open_engine
+from r1kit.parallel import Layout
+from r1kit.sampler import SamplingConfig
+from r1kit.sft import SftConfig
+from tests.r1kit import test_grpo, test_reward_model
+from tests.r1kit.models import small_model
+from tests.r1kit.test_sft import EXAMPLES
+
+STAGES = (0, 1, 2, 3)
+STEPS, CUT, KEPT = 20, 12, 10
+"""Steps of a training, the step at which it is cut off, and the one of its last checkpoint."""
+SFT = SftConfig(
+    learning_rate=3e-3, epochs=100, max_steps=STEPS, batch_size=5, max_length_tokens=16, micro_batch_tokens=16,
+    max_gradient_norm=0.5, weight_decay=0.1, checkpoint_every_steps=KEPT,
+)  # fmt: skip
+GRPO = test_grpo.CONFIG.model_copy(
+    update={
+        "steps": STEPS, "prompts_per_step": 3, "samples_per_prompt": 4, "sampling": SamplingConfig(max_tokens=6),
+        "learning_rate": 3e-3, "minibatches": 2, "reference_refresh_steps": 8, "checkpoint_every_steps": KEPT,
+    }
+)  # fmt: skip
+JUDGE = test_reward_model.CONFIG.model_copy(update={"micro_batch_tokens": 64})
+GROUPS = [([5, 6, 7], [[20, 21], [30, 31]]), ([8, 9], [[22, 23, 24], [9, 9, 9]]), ([11], [[7, 8], [2, 3]])]
+Log = Callable[[int, int, Mapping[str, float]], None]
+
+
+class Cut(Exception):
+    """Stands for a kill."""
+
+
+def learn(place: Path, log: Log, config: SftConfig = SFT, dtype: torch.dtype = torch.float32) -> None:
+    """Supervised training."""
+    model, tokenizer = small_model(layers=1)
+    model.to(dtype)  # pyright: ignore[reportArgumentType]
+    sft.train(model, EXAMPLES, config, seed=1, checkpoints=place / "checkpoints", log=log)
+    models.save(model, tokenizer, place / "model")
+
+
+def reinforce(place: Path, log: Log) -> None:
+    """GRPO with a reference that is renewed once before the cut and once after, and two optimizer steps a rollout."""
+    model, tokenizer = small_model(layers=1)
+    grpo.train(
+        model, tokenizer, test_grpo.PROMPTS, test_grpo._reward, GRPO, seed=1, checkpoints=place / "checkpoints", log=log
+    )
+    models.save(model, tokenizer, place / "model")
+
+
+TRAININGS: dict[str, Callable[[Path, Log], None]] = {"sft": learn, "grpo": reinforce}
+
+
+def train(kind: str, place: Path, cut: bool = False) -> None:
+    """A training, from its checkpoint where it has one, cut off or whole; its curve is written down."""
+    curve: list[Any] = []
+
+    def log(step: int, total: int, metrics: Mapping[str, float]) -> None:
+        curve.append([step, {name: value for name, value in metrics.items() if not name.startswith("seconds")}])
+        if cut and step == CUT:
+            raise Cut
+
+    try:
+        TRAININGS[kind](place, log)
+    except Cut:
+        pass
+    write(place / "curve.json", curve)
+
+
+def judge(place: Path) -> None:
+    """A reward model's training; what it then thinks of two texts."""
+    model, tokenizer = small_model(layers=1)
+    curve: list[Any] = []
+    made, _ = reward_model.train(
+        model, tokenizer, test_reward_model.pairs("helpful", 80), JUDGE, kind="helpful", seed=5,
+        checkpoints=place / "checkpoints", log=lambda step, total, metrics: curve.append([step, dict(metrics)]),
+    )  # fmt: skip
+    made.save(place / "judge")
+    curve.append([0, {"score": made.score(["what is it"], ["milk lake honey cat"])[0]}])
+    write(place / "curve.json", curve)
+
+
+def chain(place: Path) -> None:
+    """A step in which prompts are computed once, and the gradient comes back to them in a second backward pass."""
+    model, tokenizer = small_model()
+    engine = open_engine(model, SFT)
+    norms: list[float] = []
+    for _ in range(3):
+        for (prompt, completions), weight in parallel.share(GROUPS):
+            cache = DynamicCache(config=engine.model.config)  # pyright: ignore[reportArgumentType]
+            engine.model.model(input_ids=torch.tensor([prompt]), past_key_values=cache, use_cache=True)  # pyright: ignore
+            ends = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
+            leaves = [tensor.detach().requires_grad_() for tensor in ends]
+            for completion in completions:
+                own = DynamicCache(config=engine.model.config)  # pyright: ignore[reportArgumentType]
+                for number in range(len(cache.layers)):
+                    own.update(leaves[2 * number], leaves[2 * number + 1], number)
+                ids = torch.tensor([completion])
+                hidden = engine.model.model(input_ids=ids, past_key_values=own, use_cache=True).last_hidden_state  # pyright: ignore
+                logits = engine.model.lm_head(hidden[:, :-1])  # pyright: ignore[reportCallIssue]
+                engine.backward(-weight * logits.log_softmax(-1).gather(2, ids[:, 1:, None]).sum())
+            engine.backward(ends, [leaf.grad for leaf in leaves if leaf.grad is not None])
+        norms.append(engine.step(1e-2))
+    engine.finish()
+    models.save(model, tokenizer, place / "model")
+    write(place / "curve.json", [[step, {"norm": norm}] for step, norm in enumerate(norms)])
+
+
+def write(path: Path, content: object) -> None:
+    """Write JSON; rank 0 does."""
+    if parallel.rank() == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content))
+
+
+def take_over(source: Path, target: Path) -> None:
+    """Copy checkpoints, so that another training goes on from them."""
+    if parallel.rank() == 0:
+        shutil.copytree(source / "checkpoints", target / "checkpoints")
+    parallel.exchange(None)
+
+
+def everything(root: Path) -> None:
+    """All that two processes do, stage by stage, below `root`, where `one` has been at work."""
+    before = root / "one"
+    for stage in STAGES:
+        parallel.use(Layout(stage))
+        place = root / str(stage)
+        for kind in TRAININGS:
+            train(kind, place / kind)
+            train(kind, place / f"{kind}-cut", cut=True)
+            take_over(place / f"{kind}-cut", place / f"{kind}-resumed")
+            train(kind, place / f"{kind}-resumed")
+            take_over(before / f"{kind}-cut", place / f"{kind}-taken-over")
+            train(kind, place / f"{kind}-taken-over")
+        judge(place / "judge")
+        chain(place / "chain")
+        before = place
+
+
+def one(root: Path) -> None:
+    """What one process does for comparison, and for the others to go on from."""
+    for kind in TRAININGS:
+        train(kind, root / "one" / kind)
+        train(kind, root / "one" / f"{kind}-cut", cut=True)
+    judge(root / "one" / "judge")
+    chain(root / "one" / "chain")
+
+
+if __name__ == "__main__":
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    importlib.import_module("r1kit.zero")
+    gc.freeze()  # DeepSpeed collects garbage for each engine, and would go through all that was imported
+    parallel.join()
+    {"everything": everything}[sys.argv[2]](Path(sys.argv[1]))
+    parallel.leave()
