@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import to_json, to_jsonable_python
 
-from r1kit.schema import Section
+from r1kit.schema import Section, shaping
 from tasks.artifacts import Artifact, describe, digest_json, fault
 from tasks.code import code_digest
 from tasks.ledger import open_ledger, stage_entry
@@ -124,7 +124,7 @@ class StagePlan:
     variant: str
     config: "Config"
     slice: Mapping[str, Any]
-    """Its part of the configuration, as JSON."""
+    """Its part of the configuration that shapes the result, as JSON."""
     code: str
     """Digest of the code that it can reach."""
     inputs: Mapping[str, Artifact]
@@ -152,7 +152,7 @@ def plan_stage(stage: str, config: "Config", inputs: Mapping[str, Artifact], var
     slicer = body_of(stage).config_slice
     takes_variant = len(inspect.signature(slicer).parameters) > 1
     raw = slicer(config, variant) if takes_variant else slicer(config)  # type: ignore[call-arg]
-    slice_ = to_jsonable_python(raw, by_alias=True)
+    slice_ = to_jsonable_python(shaping(raw))
     code = code_digest(f"tasks.{stage}")
     key = digest_json(
         {
