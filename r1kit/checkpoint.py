@@ -1,5 +1,8 @@
 """Atomic checkpoints inside a stage: written, synced, then renamed; a torn or altered one is never used.
 
+Training goes on once the bytes are with the operating system: a thread waits for the disk, then renames. A process that
+is killed meanwhile leaves the checkpoint before.
+
     step-00000020/
         tensors.safetensors
         state.json
@@ -8,11 +11,13 @@
 A folder whose name ends in `.tmp` is being written or removed, and is no checkpoint.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,7 @@ from torch import Tensor
 from r1kit import tensorfile
 
 _TENSORS, _STATE, _SEAL = "tensors.safetensors", "state.json", "seal.json"
+_unfinished: dict[Path, futures.Future[None]] = {}
 
 
 @dataclass(frozen=True)
@@ -43,40 +49,69 @@ def save(
 ) -> None:
     """Write a checkpoint so that a kill at any instant, or a disk that fills up, leaves those before it whole.
 
+    It counts as one a little later; whoever asks for checkpoints in this process waits for it.
+
     Args:
         directory: folder of all checkpoints of one training.
         step: number of finished steps.
-        tensors: everything that is a tensor, by name; not copied.
+        tensors: everything that is a tensor, by name; not copied, and free to change when this returns.
         state: everything else, as JSON.
         keep: how many to keep, this one included. Those of later steps, which were left behind, go.
         good_step: the newest one at or before this step is kept too.
 
     Raises:
-        OSError: as the file system does, with `directory` as its file name; nothing of the new one is left then.
+        OSError: as the file system does, with `directory` as its file name, of this save or of the one before;
+            nothing of what could not be written is left then.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    for torn in directory.glob("step-*.tmp"):
-        shutil.rmtree(torn)
-    final = directory / _name(step)
-    partial = final.with_suffix(".tmp")
-    try:
+    if before := _unfinished.pop(directory, None):
+        before.result()
+    partial = (directory / _name(step)).with_suffix(".tmp")
+    with _all_or_nothing(partial):
+        directory.mkdir(parents=True, exist_ok=True)
+        for torn in directory.glob("step-*.tmp"):
+            shutil.rmtree(torn)
         partial.mkdir()
         _write(partial, tensors, state)
+    thread = futures.ThreadPoolExecutor(1, "checkpoint")  # one a save: a lasting one would be lost in a forked process
+    _unfinished[directory] = thread.submit(_finish, partial, step, keep, good_step)
+    thread.shutdown(wait=False)
+
+
+def settle(directory: Path) -> None:
+    """Wait until a save into this folder has succeeded or failed."""
+    if pending := _unfinished.pop(directory, None):
+        futures.wait([pending])
+
+
+def _finish(partial: Path, step: int, keep: int, good_step: int | None) -> None:
+    """Turn what was written into a checkpoint, and let go of old ones."""
+    directory, final = partial.parent, partial.with_suffix("")
+    with _all_or_nothing(partial):
+        for path in (*(partial / name for name in (_TENSORS, _STATE, _SEAL)), partial):
+            _sync(path)
         if final.exists():  # it was passed over as torn or altered
             _discard(final)
         partial.rename(final)
         _sync(directory)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)  # its space may be what is missing
-        raise OSError(error.errno, error.strerror, str(directory)) from error
     kept = {*_steps(directory, step)[-keep:], *_steps(directory, step if good_step is None else good_step)[-1:]}
     for old in _steps(directory):
         if old not in kept:
             _discard(directory / _name(old))
 
 
+@contextlib.contextmanager
+def _all_or_nothing(partial: Path) -> Iterator[None]:
+    """Remove what is only half there when the file system fails: its space may be what is missing."""
+    try:
+        yield
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(error.errno, error.strerror, str(partial.parent)) from error
+
+
 def latest(directory: Path, say: Callable[[str], None] = lambda line: None) -> Checkpoint | None:
     """The newest checkpoint whose bytes are those that were written; others are passed over, and that is said."""
+    settle(directory)
     steps = _steps(directory)
     for step in reversed(steps):
         try:
@@ -90,6 +125,7 @@ def latest(directory: Path, say: Callable[[str], None] = lambda line: None) -> C
 
 def newest(directory: Path, step: int) -> Path | None:
     """The folder of the newest checkpoint at or before a step."""
+    settle(directory)
     steps = _steps(directory, step)
     return directory / _name(steps[-1]) if steps else None
 
@@ -105,7 +141,7 @@ def _steps(directory: Path, last: int | None = None) -> list[int]:
 
 
 def _write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """All files of a checkpoint, synced."""
+    """All files of a checkpoint."""
     sha256, size = tensorfile.write(folder / _TENSORS, tensors)
     text = json.dumps(dict(state), sort_keys=True).encode()
     seal = {
@@ -114,8 +150,6 @@ def _write(folder: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]
     }
     (folder / _STATE).write_bytes(text)
     (folder / _SEAL).write_text(json.dumps(seal))
-    for path in (folder / _TENSORS, folder / _STATE, folder / _SEAL, folder):
-        _sync(path)
 
 
 def _read(folder: Path, step: int) -> Checkpoint:

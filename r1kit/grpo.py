@@ -48,7 +48,7 @@ def train(
         made_from: digests of what else the result depends on, by name: the model it began from, reward models.
 
     Returns:
-        Metrics of the first and the last steps, and of resuming (`Checkpoints.metrics`).
+        Metrics of the first and the last steps, and of resuming (`Checkpoints.finish`).
 
     Raises:
         ValueError: where `checkpoints` holds those of another training, or this one is dead (`config.watch`).
@@ -92,7 +92,7 @@ def train(
             state = {"watch": watch.model_dump(), "history": history}
             saves.save(step + 1, tensors, state, good_step=step + 1 - watch.longest(config.watch))
     policy.eval()
-    return _summary(history) | saves.metrics()
+    return _summary(history) | saves.finish()
 
 
 def _identity(

@@ -21,7 +21,7 @@ from r1kit.schema import CONDUCT, Section
 from r1kit.watch import Alarm
 
 METRICS = ("resumed", "resumed_elsewhere", "checkpoint_share")
-"""What `Checkpoints.metrics` tells of how a training went; none of it belongs to what was made."""
+"""What `Checkpoints.finish` tells of how a training went; none of it belongs to what was made."""
 
 
 class CheckpointConfig(Section):
@@ -110,11 +110,13 @@ class Checkpoints:
             good = f"the last good checkpoint is {found}" if found else "no checkpoint is from before that"
             raise ValueError(f"stopped after step {step}: {alarm.words}; {good}")
 
-    def metrics(self) -> dict[str, float]:
-        """How often the training was resumed, how often of these in other surroundings, and what saving took.
+    def finish(self) -> dict[str, float]:
+        """Wait for the last save. How often the training was resumed, how often of these in other surroundings, and
+        the share of the time that it spent on saving.
 
         Where `resumed_elsewhere` is not 0, the result is not claimed to be that of an uninterrupted training.
         """
+        checkpoint.settle(self.directory)
         share = self._seconds / max(time.monotonic() - self._started, 1e-9)
         values = (float(len(self._stretches) - 1), float(len(self._departures())), share)
         return dict(zip(METRICS, values, strict=True))

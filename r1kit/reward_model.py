@@ -211,7 +211,7 @@ def train(
         made_from: digests of what else the result depends on, by name: the model it began from.
 
     Returns:
-        The judge, its figures on held-out pairs (see `assess`), and those of resuming (`Checkpoints.metrics`).
+        The judge, its figures on held-out pairs (see `assess`), and those of resuming (`Checkpoints.finish`).
 
     Raises:
         ValueError: without pairs to train on or to measure with, where `checkpoints` holds those of another training,
@@ -254,7 +254,7 @@ def train(
         _centre(model, train_pairs, config.micro_batch_tokens)
     judge = Judge(model, tokenizer, kind, config.max_length_tokens)
     metrics = {"steps": float(total), "num_train_pairs": float(len(train_pairs)), "final_loss": loss}
-    metrics |= saves.metrics() | assess(model, heldout, kind, config.micro_batch_tokens)
+    metrics |= saves.finish() | assess(model, heldout, kind, config.micro_batch_tokens)
     known = {frozenset((pair.first, pair.second)) for pair in train_pairs}
     unseen = [frozenset((pair.first, pair.second)) not in known for pair in heldout]
     return judge, metrics | {"heldout_unseen_share": sum(unseen) / len(unseen)}

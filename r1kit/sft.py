@@ -125,7 +125,7 @@ def train(
         made_from: digests of what else the result depends on, by name: the model it began from.
 
     Returns:
-        Metrics of the whole training, and of resuming (`Checkpoints.metrics`).
+        Metrics of the whole training, and of resuming (`Checkpoints.finish`).
 
     Raises:
         ValueError: where no row fits `max_length_tokens`, the model cannot be packed, `checkpoints` holds those of
@@ -171,7 +171,7 @@ def train(
         "steps": float(total),
         "rows": float(len(kept)),
         "rows_too_long": float(len(examples) - len(kept)),
-        **saves.metrics(),
+        **saves.finish(),
     }
 
 

@@ -33,7 +33,8 @@ PROMPTS = [Prompt(_problem(f"p{i}"), [5 + i, 6, 7][: 2 + i % 2]) for i in range(
 GENERAL = [Prompt(_problem(f"g{i}", "none"), [40 + i, 7]) for i in range(4)]
 CONFIG = GrpoConfig(
     steps=6, prompts_per_step=4, samples_per_prompt=4, sampling=SamplingConfig(max_tokens=8), learning_rate=1e-2,
-    kl_coefficient=0.1, reference_refresh_steps=3, micro_batch_tokens=64, checkpoint_every_steps=1, checkpoint_max_share=1,
+    kl_coefficient=0.1, reference_refresh_steps=3, micro_batch_tokens=64, checkpoint_every_steps=1,
+    checkpoint_max_share=1,
 )  # fmt: skip
 
 
