@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -189,6 +189,11 @@ def run_stage(
     tags = {"r1kit.run": run_id, "r1kit.code_digest": plan.code, "r1kit.variant": plan.variant}
     tracked = open_run(workspace, plan.name, key=plan.key, tags=tags)
     tracked.log_params(_flat(plan.slice))
+    said: list[str] = []
+
+    def say(message: str) -> None:
+        said.append(message)
+        observer.say(plan.name, message)
 
     def log(step: int, total: int, metrics: Mapping[str, float]) -> None:
         observer.step(plan.name, step, total, metrics)
@@ -206,14 +211,14 @@ def run_stage(
         inputs=paths,
         digests={role: artifact.digest for role, artifact in plan.inputs.items()},
         log=log,
-        say=lambda message: observer.say(plan.name, message),
+        say=say,
     )
     try:
         output = call(context) if call else body_of(plan.stage).run(context)
         outputs = _publish(output, workdir, tracked)
     except Exception as error:
         notes.close()
-        _record(plan, workspace, run_id, "failed", tracked.run_id, error=str(error), prefect=prefect_run_id)
+        _record(plan, workspace, run_id, "failed", tracked.run_id, error=str(error), prefect=prefect_run_id, said=said)
         tracked.close("FAILED")
         raise
     except BaseException:
@@ -237,7 +242,7 @@ def run_stage(
         seconds=seconds,
         mlflow_run_id=tracked.run_id,
     )
-    _record(plan, workspace, run_id, "ran", tracked.run_id, result=result, prefect=prefect_run_id)
+    _record(plan, workspace, run_id, "ran", tracked.run_id, result=result, prefect=prefect_run_id, said=said)
     return result
 
 
@@ -370,6 +375,7 @@ def _record(
     result: StageResult | None = None,
     error: str = "",
     prefect: str = "",
+    said: Sequence[str] = (),
 ) -> None:
     entry = stage_entry(
         stage=plan.stage,
@@ -387,6 +393,7 @@ def _record(
         mlflow_run_id=mlflow_run_id,
         prefect_run_id=prefect,
         error=error,
+        facts={"said": list(said)} if said else {},
     )
     open_ledger(workspace).append(entry)
 
