@@ -1,18 +1,22 @@
 """Group relative policy optimisation: R1-Zero, reasoning RL and preference RL."""
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import checkpoint, random
+from r1kit import random
 from r1kit.engine import Log, learning_rate, open_engine
 from r1kit.grpo_config import GrpoConfig
+from r1kit.resume import Checkpoints, digest_tokens
 from r1kit.rollout import Prompt, Reward, describe, roll_out
+from r1kit.schema import shaping
 from r1kit.update import update
+from r1kit.watch import Watch
 
 
 def train(
@@ -27,34 +31,38 @@ def train(
     log: Log,
     general_prompts: Sequence[Prompt] = (),
     say: Callable[[str], None] = lambda line: None,
+    made_from: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Improve the policy, in place: roll out, verify, compare within groups, update.
 
     Killed at any instant and called again with the same arguments, it ends in the same bits (same machine and
-    thread count): the state is weights, optimizer, reference and step; all else is a function of the step.
+    thread count): the state is weights, optimizer, reference, watch and step; all else is a function of the step.
 
     Args:
         prompts: verifiable problems; each step takes the next `prompts_per_step` of a shuffled endless order.
         reward: verifies and scores completions.
         checkpoints: folder that survives kills.
         general_prompts: prompts judged by reward models, mixed in during the last `preference_last_steps`.
+        made_from: digests of what else the result depends on, by name: the model it began from, reward models.
 
     Returns:
-        Metrics of the first and the last steps.
+        Metrics of the first and the last steps, and of resuming (`Checkpoints.finish`).
 
     Raises:
-        ValueError: after `max_bad_steps` non-finite steps in a row.
+        ValueError: where `checkpoints` holds those of another training, or this one is dead (`config.watch`).
     """
+    identity = _identity(prompts, general_prompts, config, seed) | {"made_from": dict(made_from)}
+    saves = Checkpoints(checkpoints, config, identity, say)
     engine = open_engine(policy, config)
     reference = engine.frozen_copy() if config.kl_coefficient > 0 else None
     history: list[dict[str, float]] = []
-    done = bad_steps = 0
-    if saved := checkpoint.latest(checkpoints, say):
+    done, watch = 0, Watch()
+    if saved := saves.newest(config.steps):
         engine.load(saved.tensors)
         if reference is not None:
             engine.load_frozen(reference, _under("reference.", saved.tensors))
-        done, bad_steps, history = saved.step, saved.state["bad_steps"], saved.state["history"]
-        say(f"goes on after step {done} of {config.steps}")
+        done, watch, history = saved.step, Watch.model_validate(saved.state["watch"]), saved.state["history"]
+        del saved  # as large as model, optimizer and reference together
     reasoning = random.Order(len(prompts), seed, "prompts")
     general = random.Order(len(general_prompts), seed, "general") if general_prompts else None
     for step in range(done, config.steps):
@@ -74,18 +82,31 @@ def train(
         metrics = update(engine, reference, rollout, config, rate, seed=seed, step=step)
         metrics |= describe(rollout, config)
         metrics |= {"seconds_rollout": sampled - started, "seconds_update": time.perf_counter() - sampled}
-        bad_steps = 0 if math.isfinite(metrics["gradient_norm"]) else bad_steps + 1
-        if bad_steps >= config.max_bad_steps:
-            raise ValueError(f"{bad_steps} steps in a row were not finite, the last is {step + 1}: lower learning_rate")
+        watch = watch.after_update(metrics).after_rollout(metrics, config.watch, config.rewards.model_dump())
+        metrics |= watch.metrics()
         log(step + 1, config.steps, metrics)
+        saves.stop_if_dead(step + 1, watch.alarm(config.watch))
         history.append(metrics)
-        if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < config.steps:
+        if saves.due(step + 1, config.steps):
             frozen = engine.frozen_tensors(reference) if reference is not None else {}
             tensors = engine.tensors() | {f"reference.{name}": tensor for name, tensor in frozen.items()}
-            checkpoint.save(checkpoints, step + 1, tensors, {"bad_steps": bad_steps, "history": history})
+            state = {"watch": watch.model_dump(), "history": history}
+            saves.save(step + 1, tensors, state, good_step=step + 1 - watch.longest(config.watch))
     engine.finish()
     policy.eval()
-    return _summary(history)
+    return _summary(history) | saves.finish()
+
+
+def _identity(
+    prompts: Sequence[Prompt], general_prompts: Sequence[Prompt], config: GrpoConfig, seed: int
+) -> dict[str, Any]:
+    """What makes it this training and no other."""
+    return {
+        "settings": shaping(config),
+        "seed": seed,
+        "prompts": digest_tokens([prompt.token_ids] for prompt in prompts),
+        "general_prompts": digest_tokens([prompt.token_ids] for prompt in general_prompts),
+    }
 
 
 def _choose(

@@ -1,12 +1,14 @@
 """Settings of a GRPO training, and which of them contradict one another."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from r1kit.loss import AdvantageName, KlName, LossName
+from r1kit.resume import CheckpointConfig
 from r1kit.sampler import SamplingConfig
-from r1kit.schema import Section
+from r1kit.schema import CONDUCT, Section
+from r1kit.watch import WatchConfig
 
 
 class RewardWeights(Section):
@@ -22,7 +24,7 @@ class RewardWeights(Section):
     """The reward model's score, for general prompts."""
 
 
-class GrpoConfig(Section):
+class GrpoConfig(CheckpointConfig):
     """One GRPO training. The defaults are preset `r1` (arXiv 2501.12948, section 2.2; arXiv 2402.03300)."""
 
     steps: int = Field(default=10400, gt=0)
@@ -91,10 +93,10 @@ class GrpoConfig(Section):
     """AdamW moment decays."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    checkpoint_every_steps: int = Field(default=10, gt=0)
+    checkpoint_every_steps: Annotated[int, CONDUCT] = Field(default=10, gt=0)
     """Steps between checkpoints."""
-    max_bad_steps: int = Field(default=3, gt=0)
-    """Non-finite steps in a row after which the run stops."""
+    watch: Annotated[WatchConfig, CONDUCT] = WatchConfig()
+    """When the training stops because it is dead."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

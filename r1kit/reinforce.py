@@ -1,7 +1,8 @@
 """From a model directory and problems to a model trained by GRPO: what zero, reason and prefer share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from r1kit import chat, grpo, models
 from r1kit.engine import Log
@@ -27,6 +28,7 @@ def reinforce(
     dtype: str = "float32",
     general: Sequence[Problem] = (),
     preference: Preference | None = None,
+    made_from: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Train the model in `model_dir` with GRPO and write the result to `output`.
 
@@ -34,6 +36,7 @@ def reinforce(
         problems: with verifiable answers.
         general: prompts for the reward models, in the last `preference_last_steps`.
         preference: scores those.
+        made_from: digests of the model, the reward models and what else it is given; see `grpo.train`.
 
     Returns:
         Metrics of the training (`grpo.train`).
@@ -56,6 +59,7 @@ def reinforce(
         log=log,
         general_prompts=prompts(general),
         say=say,
+        made_from=made_from,
     )
     models.save(policy, tokenizer, output)
     return metrics

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from types import MappingProxyType
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import chat, checkpoint, parallel, random
+from r1kit import chat, parallel, random
 from r1kit.engine import Engine, Log, learning_rate, micro_batches, open_engine, shared_micro_batches
 from r1kit.models import load_tokenizer
 from r1kit.ragged import hidden_states, lay_out
+from r1kit.resume import CheckpointConfig, Checkpoints, digest_tokens
 from r1kit.rows import PreferencePair
-from r1kit.schema import Section
+from r1kit.schema import CONDUCT, shaping
 from r1kit.statistics import agreement, calibration_error, clustered_share, correlation
+from r1kit.watch import FiniteWatch, Watch
 
 Kind = Literal["helpful", "harmless"]
 """`helpful` compares pairs and reads the final summary only; `harmless` judges one response and reads all of
@@ -31,7 +34,7 @@ _FINAL_RATIO = 0.1
 _CENTRED_PAIRS = 512
 
 
-class RewardModelConfig(Section):
+class RewardModelConfig(CheckpointConfig):
     """One reward-model training (arXiv 2501.12948, supplementary B.3: 6e-6, batch 256, one epoch)."""
 
     learning_rate: float = Field(default=6e-6, gt=0)
@@ -54,8 +57,8 @@ class RewardModelConfig(Section):
     """AdamW moment decays."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    checkpoint_every_steps: int = Field(default=50, gt=0)
-    """Steps between checkpoints."""
+    watch: Annotated[FiniteWatch, CONDUCT] = FiniteWatch()
+    """When the training stops because it is dead."""
 
 
 class RewardModel(nn.Module):
@@ -195,6 +198,7 @@ def train(
     checkpoints: Path,
     log: Log,
     say: Callable[[str], None] = lambda line: None,
+    made_from: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Judge, dict[str, float]]:
     """Train a reward model on the pairs of its route, starting from a copy of the policy's body.
 
@@ -206,12 +210,14 @@ def train(
         policy: left as it is.
         pairs: rows of any route; those with split `heldout` only measure.
         checkpoints: folder that survives kills.
+        made_from: digests of what else the result depends on, by name: the model it began from.
 
     Returns:
-        The judge, and its figures on held-out pairs (see `assess`).
+        The judge, its figures on held-out pairs (see `assess`), and those of resuming (`Checkpoints.finish`).
 
     Raises:
-        ValueError: without pairs to train on or to measure with, or where the loss is not finite.
+        ValueError: without pairs to train on or to measure with, where `checkpoints` holds those of another training,
+            or where this one is dead (`config.watch`).
     """
     train_pairs = _encoded([p for p in pairs if p.split == "train"], tokenizer, kind, config, seed)
     heldout = _encoded([p for p in pairs if p.split == "heldout"], tokenizer, kind, config, seed)
@@ -224,29 +230,34 @@ def train(
     total = num_steps(len(train_pairs), config)
     engine = open_engine(model, config)
     order = random.Order(len(train_pairs), seed, "reward_model", kind)
-    done, loss = 0, math.nan
-    if saved := checkpoint.latest(checkpoints, say):
+    tokens = digest_tokens((pair.first, pair.second, [pair.first_preferred]) for pair in train_pairs)
+    identity = {"settings": shaping(config), "kind": kind, "seed": seed, "pairs": tokens, "made_from": dict(made_from)}
+    saves = Checkpoints(checkpoints, config, identity, say)
+    done, loss, watch = 0, math.nan, Watch()
+    if saved := saves.newest(total):
         engine.load(saved.tensors)
-        done, loss = saved.step, saved.state["loss"]
-        say(f"goes on after step {done} of {total}")
+        done, loss, watch = saved.step, saved.state["loss"], Watch.model_validate(saved.state["watch"])
+        del saved  # as large as model and optimizer together
     engine.model.train()
     for step in range(done, total):
         batch = [train_pairs[row] for row in order.take(step * config.batch_size, config.batch_size)]
         loss, right = accumulate(engine, batch, kind, config.micro_batch_tokens)
         rate = learning_rate(step, total, config.learning_rate, config.warmup_steps, "linear", _FINAL_RATIO)
         norm = engine.step(rate)
-        if not math.isfinite(norm) or not math.isfinite(loss):
-            raise ValueError(f"the loss at step {step + 1} is {loss}, its gradient norm {norm}: lower learning_rate")
-        log(step + 1, total, {"loss": loss, "agreement": right, "gradient_norm": norm, "learning_rate": rate})
-        if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < total:
-            checkpoint.save(checkpoints, step + 1, engine.tensors(), {"loss": loss})
+        metrics = {"loss": loss, "agreement": right, "gradient_norm": norm, "learning_rate": rate}
+        watch = watch.after_update(metrics)
+        log(step + 1, total, metrics | watch.metrics())
+        saves.stop_if_dead(step + 1, watch.alarm(config.watch))
+        if saves.due(step + 1, total):
+            state = {"loss": loss, "watch": watch.model_dump()}
+            saves.save(step + 1, engine.tensors(), state, good_step=step + 1 - watch.longest(config.watch))
     engine.finish()
     model.eval()
     if kind == "helpful":
         _centre(model, train_pairs, config.micro_batch_tokens)
     judge = Judge(model, tokenizer, kind, config.max_length_tokens)
     metrics = {"steps": float(total), "num_train_pairs": float(len(train_pairs)), "final_loss": loss}
-    metrics |= assess(model, heldout, kind, config.micro_batch_tokens)
+    metrics |= saves.finish() | assess(model, heldout, kind, config.micro_batch_tokens)
     known = {frozenset((pair.first, pair.second)) for pair in train_pairs}
     unseen = [frozenset((pair.first, pair.second)) not in known for pair in heldout]
     return judge, metrics | {"heldout_unseen_share": sum(unseen) / len(unseen)}

@@ -1,22 +1,25 @@
 """Supervised fine-tuning: base training, cold start, the second SFT and distillation."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Annotated, Literal
 
 from pydantic import Field
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import chat, checkpoint, models, parallel, random
+from r1kit import chat, models, parallel, random
 from r1kit.engine import Engine, Log, learning_rate, open_engine, shared_micro_batches
 from r1kit.logprobs import response_logprobs
+from r1kit.resume import CheckpointConfig, Checkpoints, digest_tokens
 from r1kit.rows import SftRow
-from r1kit.schema import Section
+from r1kit.schema import CONDUCT, shaping
+from r1kit.watch import FiniteWatch, Watch
 
 
-class SftConfig(Section):
+class SftConfig(CheckpointConfig):
     """One supervised training. The defaults are the paper's cold start (arXiv 2501.12948)."""
 
     learning_rate: float = Field(default=5e-5, gt=0)
@@ -45,8 +48,8 @@ class SftConfig(Section):
     """AdamW moment decays."""
     max_gradient_norm: float = Field(default=1.0, gt=0)
     """Gradients are clipped to this norm."""
-    checkpoint_every_steps: int = Field(default=50, gt=0)
-    """Steps between checkpoints."""
+    watch: Annotated[FiniteWatch, CONDUCT] = FiniteWatch()
+    """When the training stops because it is dead."""
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,12 @@ def fit(
     log: Log,
     say: Callable[[str], None],
     system: str | None = None,
+    made_from: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Train on rows (see `train`) and write the model directory."""
     chat.check_template(tokenizer)
-    metrics = train(
-        model, examples(tokenizer, rows, system), config, seed=seed, checkpoints=checkpoints, log=log, say=say
-    )
+    encoded = examples(tokenizer, rows, system)
+    metrics = train(model, encoded, config, seed=seed, checkpoints=checkpoints, log=log, say=say, made_from=made_from)
     models.save(model, tokenizer, output)
     return metrics
 
@@ -108,6 +111,7 @@ def train(
     checkpoints: Path,
     log: Log,
     say: Callable[[str], None] = lambda line: None,
+    made_from: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Fit the model to the responses, in place: mean cross-entropy over response tokens of a step's rows.
 
@@ -116,12 +120,14 @@ def train(
 
     Args:
         checkpoints: folder that survives kills.
+        made_from: digests of what else the result depends on, by name: the model it began from.
 
     Returns:
-        Metrics of the whole training.
+        Metrics of the whole training, and of resuming (`Checkpoints.finish`).
 
     Raises:
-        ValueError: where no row fits `max_length_tokens`, or the loss is not finite.
+        ValueError: where no row fits `max_length_tokens`, `checkpoints` holds those of
+            another training, or this one is dead (`config.watch`).
     """
     kept = [example for example in examples if example.num_tokens <= config.max_length_tokens]
     if not kept:
@@ -130,12 +136,15 @@ def train(
         )
     total = num_steps(len(kept), config)
     order = random.Order(len(kept), seed, "sft", shuffle=config.shuffle)
+    rows = digest_tokens((example.prompt, example.response) for example in kept)
+    identity = {"settings": shaping(config), "seed": seed, "rows": rows, "made_from": dict(made_from)}
+    saves = Checkpoints(checkpoints, config, identity, say)
     engine = open_engine(model, config)
-    done, loss = 0, math.nan
-    if saved := checkpoint.latest(checkpoints, say):
+    done, loss, watch = 0, math.nan, Watch()
+    if saved := saves.newest(total):
         engine.load(saved.tensors)
-        done, loss = saved.step, saved.state["loss"]
-        say(f"goes on after step {done} of {total}")
+        done, loss, watch = saved.step, saved.state["loss"], Watch.model_validate(saved.state["watch"])
+        del saved  # as large as model and optimizer together
     engine.model.train()
     for step in range(done, total):
         batch = [kept[index] for index in order.take(step * config.batch_size, config.batch_size)]
@@ -144,12 +153,14 @@ def train(
             step, total, config.learning_rate, config.warmup_steps, config.schedule, config.final_learning_rate_ratio
         )
         norm = engine.step(rate)
-        if not math.isfinite(norm) or not math.isfinite(loss):
-            raise ValueError(f"the loss at step {step + 1} is {loss}, its gradient norm {norm}: lower learning_rate")
         tokens = sum(example.num_tokens for example in batch)
-        log(step + 1, total, {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "tokens": float(tokens)})
-        if (step + 1) % config.checkpoint_every_steps == 0 and step + 1 < total:
-            checkpoint.save(checkpoints, step + 1, engine.tensors(), {"loss": loss})
+        metrics = {"loss": loss, "gradient_norm": norm, "learning_rate": rate, "tokens": float(tokens)}
+        watch = watch.after_update(metrics)
+        log(step + 1, total, metrics | watch.metrics())
+        saves.stop_if_dead(step + 1, watch.alarm(config.watch))
+        if saves.due(step + 1, total):
+            state = {"loss": loss, "watch": watch.model_dump()}
+            saves.save(step + 1, engine.tensors(), state, good_step=step + 1 - watch.longest(config.watch))
     engine.finish()
     model.eval()
     return {
@@ -157,6 +168,7 @@ def train(
         "steps": float(total),
         "rows": float(len(kept)),
         "rows_too_long": float(len(examples) - len(kept)),
+        **saves.finish(),
     }
 
 

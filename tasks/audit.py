@@ -14,7 +14,7 @@ from r1kit.schema import Section
 from tasks import sshsig
 from tasks.approvals import approvals_of, approvers_file, submitters
 from tasks.artifacts import Artifact, fault, verify
-from tasks.evidence import extract_scores, training_data
+from tasks.evidence import extract_scores, is_exact, training_data
 from tasks.ledger import Entry, Ledger, Recorded, open_ledger
 from tasks.lineage import (
     ENVIRONMENTS,
@@ -81,6 +81,10 @@ class StepRecord(Section):
     inputs: dict[str, str]
     """Role → digest."""
     outputs: dict[str, str]
+    exact: bool
+    """Whether it claims the bits of an uninterrupted run; not where it was resumed on another machine, say."""
+    said: tuple[str, ...]
+    """What it said for people while it ran."""
     faults: tuple[str, ...]
     """Outputs whose bytes are missing or altered."""
 
@@ -323,6 +327,8 @@ def _step_record(entries: Sequence[Recorded], step: Recorded) -> StepRecord:
         prefect_run_id=facts.get("prefect_run_id", ""),
         inputs={edge.role: edge.artifact.digest for edge in entry.inputs},
         outputs={edge.role: edge.artifact.digest for edge in entry.outputs},
+        exact=is_exact(facts),
+        said=tuple(facts.get("said", ())),
         faults=tuple(reason for artifact in outputs if (reason := whereabouts(artifact)[1])),
     )
 

@@ -99,6 +99,10 @@ def _add_step(parent: Tree, step: StepRecord) -> None:
     for arrow, edges in (("←", step.inputs), ("→", step.outputs)):
         for role, digest in edges.items():
             branch.add(f"{arrow} {escape(role)} [dim]{digest[:19]}…[/]")
+    if not step.exact:
+        branch.add("[yellow]not claimed to be bit-exact[/]: it was resumed in other surroundings")
+    for line in step.said if not step.exact else ():
+        branch.add(f"said: [dim]{escape(line)}[/]")
     for reason in step.faults:
         branch.add(f"[red]{escape(reason)}[/]")
 

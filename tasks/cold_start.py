@@ -36,6 +36,7 @@ def run(context: StageContext) -> StageOutput:
         checkpoints=context.workdir / "checkpoints",
         log=context.log,
         say=context.say,
+        made_from=context.digests,
         system=context.config.system_prompt,
     )
     metrics |= {"rows_curated": float(len(chains)), "rows_from_zero": float(len(own))}

@@ -22,25 +22,27 @@ def run(context: StageContext) -> StageOutput:
     prepare_torch(context.config.runtime)
     student = student_of(context.config, context.variant)
     outputs: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
     system = context.config.system_prompt
     if student.shape is None:
         model, tokenizer = models.load(context.inputs["model"], context.config.model.dtype)
     else:
         tokenizer = tinyworld.tokenizer()
         model = models.make_llama(student.shape, tokenizer, context.seed)
-        sft.fit(
+        before = sft.fit(
             model, tokenizer, read_rows(context.inputs["pretrain"], SftRow), student.pretrain,
             context.workdir / "base", seed=context.seed, checkpoints=context.workdir / "checkpoints-base",
-            log=within(context.log, "pretrain"), say=context.say, system=system,
+            log=within(context.log, "pretrain"), say=context.say, system=system, made_from=context.digests,
         )  # fmt: skip
         outputs["base"] = ("model", context.workdir / "base")
+        metrics |= {f"pretrain_{name}": value for name, value in before.items()}
     curated = read_rows(context.inputs["curated"], SftRow)
     general = read_rows(context.inputs["instructions"], SftRow)
     output = context.workdir / "model"
-    metrics = sft.fit(
+    metrics |= sft.fit(
         model, tokenizer, [*curated, *general], student.sft, output,
         seed=context.seed, checkpoints=context.workdir / "checkpoints",
-        log=context.log, say=context.say, system=system,
+        log=context.log, say=context.say, system=system, made_from=context.digests,
     )  # fmt: skip
     return StageOutput(outputs | {"model": ("model", output)}, metrics)
 

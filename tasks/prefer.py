@@ -31,6 +31,7 @@ def run(context: StageContext) -> StageOutput:
             checkpoints=context.workdir / "checkpoints",
             log=context.log,
             say=context.say,
+            made_from=context.digests,
             system=context.config.system_prompt,
             dtype=context.config.model.dtype,
             general=general_prompts(pairs, split="train"),

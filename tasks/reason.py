@@ -29,6 +29,7 @@ def run(context: StageContext) -> StageOutput:
             checkpoints=context.workdir / "checkpoints",
             log=context.log,
             say=context.say,
+            made_from=context.digests,
             system=context.config.system_prompt,
             dtype=context.config.model.dtype,
         )

@@ -13,6 +13,7 @@ def config_slice(config: Any) -> dict[str, Any]:
 def run(context: StageContext) -> StageOutput:
     """inputs: model (base, the backbone), preferences. outputs: helpful, harmless."""
     from r1kit import models, reward_model
+    from r1kit.resume import METRICS as RESUME_METRICS
     from r1kit.rows import PreferencePair, read_rows
     from tasks.machine import prepare_torch
 
@@ -36,8 +37,9 @@ def run(context: StageContext) -> StageOutput:
             checkpoints=context.workdir / f"checkpoints-{kind}",
             log=within(context.log, kind),
             say=context.say,
+            made_from=context.digests,
         )
-        judge.save(context.workdir / kind, figures)
+        judge.save(context.workdir / kind, {n: v for n, v in figures.items() if n not in RESUME_METRICS})
         outputs[kind] = ("reward_model", context.workdir / kind)
         metrics |= {f"{kind}_{name}": value for name, value in figures.items()}
     return StageOutput(outputs, metrics)

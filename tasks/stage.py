@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic_core import to_json, to_jsonable_python
 
-from r1kit.schema import Section
+from r1kit.schema import Section, shaping
 from tasks.artifacts import Artifact, describe, digest_json, fault
 from tasks.code import code_digest
 from tasks.ledger import open_ledger, stage_entry
@@ -124,7 +124,7 @@ class StagePlan:
     variant: str
     config: "Config"
     slice: Mapping[str, Any]
-    """Its part of the configuration, as JSON."""
+    """Its part of the configuration that shapes the result, as JSON."""
     code: str
     """Digest of the code that it can reach."""
     inputs: Mapping[str, Artifact]
@@ -152,7 +152,7 @@ def plan_stage(stage: str, config: "Config", inputs: Mapping[str, Artifact], var
     slicer = body_of(stage).config_slice
     takes_variant = len(inspect.signature(slicer).parameters) > 1
     raw = slicer(config, variant) if takes_variant else slicer(config)  # type: ignore[call-arg]
-    slice_ = to_jsonable_python(raw, by_alias=True)
+    slice_ = to_jsonable_python(shaping(raw))
     code = code_digest(f"tasks.{stage}")
     key = digest_json(
         {
@@ -189,6 +189,11 @@ def run_stage(
     tags = {"r1kit.run": run_id, "r1kit.code_digest": plan.code, "r1kit.variant": plan.variant}
     tracked = open_run(workspace, plan.name, key=plan.key, tags=tags)
     tracked.log_params(_flat(plan.slice))
+    said: list[str] = []
+
+    def say(message: str) -> None:
+        said.append(message)
+        observer.say(plan.name, message)
 
     def log(step: int, total: int, metrics: Mapping[str, float]) -> None:
         observer.step(plan.name, step, total, metrics)
@@ -206,14 +211,14 @@ def run_stage(
         inputs=paths,
         digests={role: artifact.digest for role, artifact in plan.inputs.items()},
         log=log,
-        say=lambda message: observer.say(plan.name, message),
+        say=say,
     )
     try:
         output = call(context) if call else body_of(plan.stage).run(context)
         outputs = _publish(output, workdir, tracked)
     except Exception as error:
         notes.close()
-        _record(plan, workspace, run_id, "failed", tracked.run_id, error=str(error), prefect=prefect_run_id)
+        _record(plan, workspace, run_id, "failed", tracked.run_id, error=str(error), prefect=prefect_run_id, said=said)
         tracked.close("FAILED")
         raise
     except BaseException:
@@ -237,7 +242,7 @@ def run_stage(
         seconds=seconds,
         mlflow_run_id=tracked.run_id,
     )
-    _record(plan, workspace, run_id, "ran", tracked.run_id, result=result, prefect=prefect_run_id)
+    _record(plan, workspace, run_id, "ran", tracked.run_id, result=result, prefect=prefect_run_id, said=said)
     return result
 
 
@@ -370,7 +375,9 @@ def _record(
     result: StageResult | None = None,
     error: str = "",
     prefect: str = "",
+    said: Sequence[str] = (),
 ) -> None:
+    facts = {} if status == "reused" else {"runtime": plan.config.runtime.model_dump(mode="json")}
     entry = stage_entry(
         stage=plan.stage,
         instance=plan.variant,
@@ -384,10 +391,10 @@ def _record(
         outputs=result.outputs if result else {},
         seconds=result.seconds if result else 0.0,
         metrics=result.metrics if result else {},
-        facts={} if status == "reused" else {"runtime": plan.config.runtime.model_dump(mode="json")},
         mlflow_run_id=mlflow_run_id,
         prefect_run_id=prefect,
         error=error,
+        facts=facts | ({"said": list(said)} if said else {}),
     )
     open_ledger(workspace).append(entry)
 

@@ -17,6 +17,7 @@ from r1kit.rollout import Prompt, Rollout, roll_out
 from r1kit.rows import Problem
 from r1kit.sampler import Completion, SamplingConfig
 from r1kit.update import METRICS, accumulate, update
+from r1kit.watch import WatchConfig
 from tests.r1kit.models import small_model
 
 
@@ -33,6 +34,7 @@ GENERAL = [Prompt(_problem(f"g{i}", "none"), [40 + i, 7]) for i in range(4)]
 CONFIG = GrpoConfig(
     steps=6, prompts_per_step=4, samples_per_prompt=4, sampling=SamplingConfig(max_tokens=8), learning_rate=1e-2,
     kl_coefficient=0.1, reference_refresh_steps=3, micro_batch_tokens=64, checkpoint_every_steps=1,
+    checkpoint_max_share=1,
 )  # fmt: skip
 
 
@@ -243,7 +245,8 @@ def test_better_samples_become_likelier(tmp_path: Path) -> None:
         return [{"accuracy": float(c.token_ids[0] < 100)} for c in completions]
 
     config = CONFIG.model_copy(update={"steps": 40, "kl_coefficient": 0.0, "samples_per_prompt": 16})
-    config = config.model_copy(update={"sampling": SamplingConfig(max_tokens=1), "checkpoint_every_steps": 100})
+    one_token = {"sampling": SamplingConfig(max_tokens=1), "watch": WatchConfig(truncated_steps=None)}
+    config = config.model_copy(update=one_token)
     _train(tmp_path, config, favour_low, lambda step, total, metrics: seen.append(metrics["reward_accuracy"]))
     assert sum(seen[:4]) / 4 < 0.4 and sum(seen[-4:]) / 4 > 0.8
 
@@ -269,6 +272,6 @@ def test_weights_of_components_make_the_reward(tmp_path: Path) -> None:
 
 
 def test_a_training_that_is_not_finite_stops_and_says_so(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"learning_rate": 1e30, "steps": 30, "warmup_steps": 0, "max_bad_steps": 2})
-    with pytest.raises(ValueError, match="2 steps in a row were not finite"):
+    config = CONFIG.model_copy(update={"learning_rate": 1e30, "steps": 30, "watch": WatchConfig(nonfinite_steps=2)})
+    with pytest.raises(ValueError, match="not finite for 2 steps: lower learning_rate"):
         _train(tmp_path, config)

@@ -14,7 +14,7 @@ from tests.r1kit.trained import PROBLEMS, save_trained
 
 CONFIG = GrpoConfig(
     steps=4, prompts_per_step=4, samples_per_prompt=4, sampling=SamplingConfig(max_tokens=24), learning_rate=1e-3,
-    rewards=RewardWeights(accuracy=1.0, format=1.0), checkpoint_every_steps=1,
+    rewards=RewardWeights(accuracy=1.0, format=1.0), checkpoint_every_steps=1, checkpoint_max_share=1,
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from r1kit.models import ScratchConfig, make_llama
 from r1kit.reward_model import Kind, RewardModel, RewardModelConfig, accumulate, train
 from r1kit.rows import PreferencePair
 
-CONFIG = RewardModelConfig(learning_rate=3e-3, batch_size=16, checkpoint_every_steps=2)
+CONFIG = RewardModelConfig(learning_rate=3e-3, batch_size=16, checkpoint_every_steps=2, checkpoint_max_share=1)
 WORDS = ("milk", "house", "bones", "garden", "grass", "field", "honey", "lake")
 
 

@@ -18,7 +18,13 @@ from tests.r1kit.models import small_model
 
 EXAMPLES = [Example([5, 6 + i % 3], [*[20 + i, 30, 40 + i][: 1 + i % 3], 3]) for i in range(12)]
 CONFIG = SftConfig(
-    learning_rate=1e-2, epochs=3, batch_size=4, max_length_tokens=16, micro_batch_tokens=16, checkpoint_every_steps=2
+    learning_rate=1e-2,
+    epochs=3,
+    batch_size=4,
+    max_length_tokens=16,
+    micro_batch_tokens=16,
+    checkpoint_every_steps=2,
+    checkpoint_max_share=1,
 )
 
 

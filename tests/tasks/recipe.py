@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tasks.artifacts import Artifact, describe
 from tasks.ledger import Recorded, open_ledger, stage_entry
@@ -31,13 +32,19 @@ class Recipe:
         self.workspace, self.run, self.root = workspace, run, workspace.root / "made" / run
 
     def stage(
-        self, stage: str, inputs: Mapping[str, Artifact], outputs: Mapping[str, Artifact], instance: str = ""
+        self,
+        stage: str,
+        inputs: Mapping[str, Artifact],
+        outputs: Mapping[str, Artifact],
+        instance: str = "",
+        metrics: Mapping[str, float] | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> Recorded:
         """One stage that ran."""
         entry = stage_entry(
             stage=stage, instance=instance, status="ran", run=self.run, key=f"{stage}-{self.run}",
             code_digest="sha256:c", config={"steps": 1}, seed=0, inputs=inputs, outputs=outputs, mlflow_run_id="m",
-            prefect_run_id="p",
+            prefect_run_id="p", metrics=metrics, facts=facts,
         )  # fmt: skip
         return open_ledger(self.workspace).append(entry)
 

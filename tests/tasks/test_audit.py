@@ -14,8 +14,9 @@ from tasks.approvals import approve
 from tasks.artifacts import describe, local_path
 from tasks.audit import AuditReport, audit, touched_by, whereabouts
 from tasks.audit_view import render
+from tasks.evidence import build_evidence
 from tasks.ledger import open_ledger
-from tasks.lineage import resolve_model
+from tasks.lineage import ancestry, resolve_model
 from tasks.promotion import promote, rollback
 from tasks.register import register
 from tasks.tracking import client_of
@@ -112,6 +113,24 @@ def test_an_unregistered_model_is_told_too(workspace: Workspace) -> None:
     assert report.signature == "none" and report.name == ""
     assert report.problems == ("problems: never validated as these bytes",)
     assert "never registered" in text(report)
+
+
+def test_a_step_that_was_resumed_elsewhere_claims_no_bits(workspace: Workspace) -> None:
+    recipe = Recipe(workspace)
+    model = recipe.make()
+    assert all(step.exact for step in audit(workspace, "r1").steps) and "bit-exact" not in text(audit(workspace, "r1"))
+    line = "goes on after step 20 of 60, not claimed to be bit-exact: after step 20 threads was 2, now 1"
+    metrics, facts = {"resumed": 1.0, "resumed_elsewhere": 1.0}, {"said": [line]}
+    recipe.stage("prefer", {}, {"model": model}, metrics=metrics, facts=facts)
+    report = audit(workspace, "r1")
+    assert [(step.stage, step.exact) for step in report.steps] == [("prefer", False)] and report.steps[0].said == (
+        line,
+    )
+    assert "not claimed to be bit-exact" in text(report) and "threads was 2, now 1" in text(report)
+    entries = open_ledger(workspace).entries()
+    found = resolve_model("r1", workspace)
+    evidence = build_evidence(entries, "r1", found.artifact, ancestry(entries, found.artifact, found.run))
+    assert [step["exact"] for step in evidence["lineage"]] == [False]
 
 
 def test_which_models_a_data_set_touches(staged: Workspace) -> None:

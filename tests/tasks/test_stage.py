@@ -85,6 +85,12 @@ def test_the_same_question_has_the_same_key_and_another_another() -> None:
         ("model.scratch.num_layers=7", {"base"}),
         ("model.dtype=bfloat16", ALL - {"data", "validate"}),
         ("data.problems.0.limit=7", {"data"}),
+        ("zero.watch.kl_limit=7", set()),
+        ("zero.watch.nonfinite_steps=null", set()),
+        ("zero.checkpoint_every_steps=7", set()),
+        ("base.checkpoints_kept=7", set()),
+        ("reward_models.helpful.watch.nonfinite_steps=7", set()),
+        ("distill.students.0.sft.checkpoint_max_share=0.7", set()),
         ("runtime.threads=7", set()),
         ("runtime.verifier_workers=7", set()),
         ("runtime.verifier_deadline_seconds=77", set()),
@@ -172,6 +178,7 @@ def test_a_stage_that_ran_leaves_outputs_curves_and_an_edge(tracked: Workspace, 
     assert json.loads(notes.details.read_text()) == {"table": [1, "NaN"]}
     (recorded,) = open_ledger(tracked).entries()
     assert recorded.entry.status == "ran" and recorded.entry.output("model") == result.outputs["model"]
+    assert recorded.entry.facts["said"] == ["done"]
     assert client_of(tracked).get_run(result.mlflow_run_id).info.status == "FINISHED"
     record_reuse(made, result, tracked, "run-2")
     assert statuses(tracked) == ["ran", "reused"]
