@@ -7,7 +7,7 @@ trunk and itself. Models take part through transformers' attention interface, wh
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ Group = tuple[Sequence[int], Sequence[Sequence[int]]]
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each token lies: P trunks of up to L tokens, up to S branches of each of up to T tokens, N in all."""
+    """Where each token lies: P trunks of up to L tokens and the branches that grow out of them, N tokens in all."""
 
     ids: Tensor
     """[N] tokens, all trunks first, then all branches."""
@@ -32,14 +32,26 @@ class Layout:
     """[N] place in its own sequence, from 0; a branch goes on where its trunk ends."""
     trunks: "Padding"
     """Trunks as [P, L]."""
-    branches: "Padding | None"
-    """Branches as [P, S, T]."""
     hidden: Tensor | None
-    """[P, L] where a trunk is padded; None where none is."""
+    """[P, L] True where a trunk is padded; None where none is."""
+    branches: "tuple[Branches, ...]"
+    """Branches of similar length together, so that little of them is padding."""
     branch_starts: tuple[tuple[int, ...], ...]
     """For each trunk the place among the N tokens at which each of its branches starts."""
     longest: int
     """Tokens of the longest trunk with a branch of its own."""
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Branches of similar length: up to S from each of some trunks, of up to T tokens."""
+
+    padding: "Padding"
+    """As [P, S, T]."""
+    trunks: Tensor
+    """[P] which trunks they grow out of."""
+    hidden: Tensor | None
+    """[P, L] True where such a trunk is padded; None where none is."""
 
 
 @dataclass(frozen=True)
@@ -60,43 +72,69 @@ def lay_out(groups: Sequence[Group], device: torch.device) -> Layout:
     trunks = [trunk for trunk, _ in groups]
     ids = [token for trunk in trunks for token in trunk]
     positions = [place for trunk in trunks for place in range(len(trunk))]
-    num_trunk_tokens = len(ids)
-    starts: list[tuple[int, ...]] = []
-    for trunk, branches in groups:
-        own = []
-        for branch in branches:
-            own.append(len(ids))
-            ids += branch
-            positions += range(len(trunk), len(trunk) + len(branch))
-        starts.append(tuple(own))
-    lengths = [[len(trunk)] for trunk in trunks]
-    padding, hidden = _pad(lengths, 0, device)
-    branch_lengths = [[len(branch) for branch in branches] for _, branches in groups]
-    branched = _pad(branch_lengths, num_trunk_tokens, device)[0] if len(ids) > num_trunk_tokens else None
-    padding = Padding((padding.shape[0], padding.shape[2]), padding.gather, padding.scatter, padding.tokens)
+    trunk_padding, hidden = _pad([len(trunk) for trunk in trunks], [1] * len(trunks), 0, device)
+    trunk_padding = replace(trunk_padding, shape=(len(trunks), trunk_padding.shape[2]))
+    hidden = None if hidden is None else hidden[:, 0]
+    starts = [[0] * len(branches) for _, branches in groups]
+    parts: list[Branches] = []
+    for parents, members in _by_length(groups):
+        first = len(ids)
+        for parent, member in zip(parents, members, strict=True):
+            trunk, branches = groups[parent]
+            for number in member:
+                starts[parent][number] = len(ids)
+                ids += branches[number]
+                positions += range(len(trunk), len(trunk) + len(branches[number]))
+        lengths = [len(groups[p][1][number]) for p, member in zip(parents, members, strict=True) for number in member]
+        padding, _ = _pad(lengths, [len(member) for member in members], first, device)
+        chosen = torch.tensor(parents, device=device)
+        parts.append(Branches(padding, chosen, None if hidden is None else hidden[chosen]))
     return Layout(
         torch.tensor(ids, device=device),
         torch.tensor(positions, device=device),
-        padding,
-        branched,
-        None if hidden is None else hidden[:, 0],
-        tuple(starts),
+        trunk_padding,
+        hidden,
+        tuple(parts),
+        tuple(tuple(own) for own in starts),
         max(positions) + 1,
     )
 
 
-def _pad(lengths: Sequence[Sequence[int]], start: int, device: torch.device) -> tuple[Padding, Tensor | None]:
-    """Padded view of sequences that lie end to end from token `start` on, and where it is padding."""
-    slots = max(len(row) for row in lengths)
-    sizes = torch.tensor([[*row, *([0] * (slots - len(row)))] for row in lengths])
-    width = int(sizes.max())
-    ends = sizes.flatten().cumsum(0).view_as(sizes)
-    places = torch.arange(width)
+def _by_length(groups: Sequence[Group]) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Branches whose lengths lie between the same powers of two: the trunks they belong to, and which of each one's
+    branches they are. Empty branches are in none."""
+    sizes = sorted({len(branch).bit_length() for _, branches in groups for branch in branches} - {0})
+    for size in sizes:
+        members = {
+            parent: [number for number, branch in enumerate(branches) if len(branch).bit_length() == size]
+            for parent, (_, branches) in enumerate(groups)
+        }
+        chosen = {parent: member for parent, member in members.items() if member}
+        yield list(chosen), list(chosen.values())
+
+
+def _pad(
+    lengths: Sequence[int], counts: Sequence[int], start: int, device: torch.device
+) -> tuple[Padding, Tensor | None]:
+    """Padded view of sequences that lie end to end from token `start` on, and where it is padding.
+
+    Args:
+        lengths: tokens of each sequence.
+        counts: how many of them belong together, in their order.
+    """
+    rows, slots = len(counts), max(counts)
+    count, length = torch.tensor(counts), torch.tensor(lengths)
+    first = count.cumsum(0) - count
+    group = torch.arange(rows).repeat_interleave(count)
+    slot = torch.arange(len(lengths)) - first[group]
+    sizes, begins = torch.zeros(rows, slots, dtype=torch.long), torch.zeros(rows, slots, dtype=torch.long)
+    sizes[group, slot], begins[group, slot] = length, start + length.cumsum(0) - length
+    places = torch.arange(int(length.max()))
     real = places < sizes[..., None]  # [P, S, T]
-    gather = torch.where(real, start + (ends - sizes)[..., None] + places, start)
+    gather = torch.where(real, begins[..., None] + places, start)
     scatter = real.flatten().nonzero().squeeze(1)
-    shape = (*sizes.shape, width)
-    padding = Padding(shape, gather.flatten().to(device), scatter.to(device), slice(start, start + len(scatter)))
+    tokens = slice(start, start + len(scatter))
+    padding = Padding(tuple(real.shape), gather.flatten().to(device), scatter.to(device), tokens)
     return padding, None if bool(real.all()) else ~real.to(device)
 
 
@@ -173,10 +211,13 @@ def _attend(
         q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
     )
     output = _Unpad.apply(output.transpose(1, 2), ragged.trunks)
-    if ragged.branches is not None:
-        own = [_Pad.apply(part, ragged.branches) for part in (queries, keys, values)]  # [P, S, T, heads, D]
-        branched = _BranchAttention.apply(*own, k, v, ragged.hidden, scaling)
-        output = torch.cat([output, _Unpad.apply(branched, ragged.branches)])
+    outputs = [output]
+    for part in ragged.branches:
+        own = [_Pad.apply(tokens, part.padding) for tokens in (queries, keys, values)]  # [P, S, T, heads, D]
+        trunk = [tensor if len(part.trunks) == len(k) else tensor.index_select(0, part.trunks) for tensor in (k, v)]
+        branched = _BranchAttention.apply(*own, *trunk, part.hidden, scaling)
+        outputs.append(_Unpad.apply(branched, part.padding))
+    output = torch.cat(outputs) if len(outputs) > 1 else output
     return output[None], None
 
 
