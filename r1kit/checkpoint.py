@@ -49,7 +49,8 @@ def save(
 ) -> None:
     """Write a checkpoint so that a kill at any instant, or a disk that fills up, leaves those before it whole.
 
-    Of several processes, rank 0 does. It counts as one a little later; whoever asks for checkpoints in this process waits for it.
+    Of several processes, rank 0 does. It counts as one a little later; whoever asks for checkpoints in this process
+    waits for it.
 
     Args:
         directory: folder of all checkpoints of one training.

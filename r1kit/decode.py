@@ -14,7 +14,11 @@ _FIRST_CAPACITY = 32
 
 
 class Decoder:
-    """R answers to P prompts, one token further at each call. Rows that are done can leave."""
+    """R answers to P prompts, one token further at each call. Rows that are done can leave.
+
+    Attention works on places, [P, S] for up to S answers still open to a prompt: so a prompt's keys and values are read
+    once for all of them. Places that nobody has are computed and not used.
+    """
 
     def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], num_samples: int) -> None:
         """Compute the prompts.
@@ -30,13 +34,13 @@ class Decoder:
         hidden = hidden_states(model, layout, kept)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._last = hidden[lengths.cumsum(0) - 1]  # [P, D]
-        self._trunks = [(key.contiguous(), value.contiguous()) for key, value in kept.layers]
+        self._trunks = [(key.contiguous(), value.contiguous()) for key, value in kept.layers]  # [P, K, L, D]
         self._hidden = layout.hidden
         self._positions = lengths.repeat_interleave(num_samples)
-        self._own: list[tuple[Tensor, Tensor]] = []
+        self._own: list[tuple[Tensor, Tensor]] = []  # [P, K, S, capacity, D]
         self._group = torch.arange(len(prompts), device=device).repeat_interleave(num_samples)
         self._num_samples = num_samples
-        self._slots = _Slots(self._group)
+        self._places = _Places(self._group)
         self.longest = layout.longest
         """Tokens of the longest row, with its prompt."""
         self._length = 0
@@ -72,69 +76,83 @@ class Decoder:
         Args:
             rows: indices, ascending.
         """
-        self._positions, self._group = self._positions[rows], self._group[rows]
-        length = self._length
-        self._own = [(_select(key, rows, length), _select(value, rows, length)) for key, value in self._own]
-        groups, self._group = self._group.unique(return_inverse=True)
-        if len(groups) < len(self._trunks[0][0]):
+        groups, group = self._group[rows].unique(return_inverse=True)
+        before, now = self._places, _Places(group)
+        source, target = before.of_row[rows], now.of_row
+        where = before.shape, source, now.shape, target, self._length
+        self._own = [(_moved(key, *where), _moved(value, *where)) for key, value in self._own]
+        if len(groups) < before.shape[0]:
             self._trunks = [(key[groups], value[groups]) for key, value in self._trunks]
             self._hidden = None if self._hidden is None else self._hidden[groups]
-        self._slots = _Slots(self._group)
+        self._positions, self._group, self._places = self._positions[rows], group, now
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """One layer's attention of the newest tokens: [R, H, D], [R, K, D], [R, K, D] -> [R, H, D]."""
-        own_key, own_value = self._append(key, value)  # [R, K, T, D]
-        trunk_key, trunk_value = self._trunks[self._layer]  # [P, K, L, D]
+        places = self._places
+        grouped = query.unflatten(1, (key.shape[1], -1)) * scaling  # [R, K, G, D]
+        queries = places.fill(grouped).transpose(1, 2).contiguous()  # [P, K, S, G, D]
+        own_key, own_value = self._append(places.fill(key), places.fill(value))  # [P, K, S, T, D]
+        trunk_key, trunk_value = self._trunks[self._layer]
         self._layer += 1
-        rows, num_key_heads, width = key.shape
-        grouped = query.reshape(rows, num_key_heads, -1, width) * scaling  # [R, K, G, D]
-        slots = self._slots
-        with_trunk = slots.to_groups(grouped) @ trunk_key.transpose(-1, -2)  # [P, K, S G, L]
+        num_trunk, shape = trunk_key.shape[2], queries.shape
+        scores = queries.new_empty(*shape[:-1], num_trunk + own_key.shape[3])
+        with_trunk = (queries.flatten(2, 3) @ trunk_key.transpose(-1, -2)).view(*shape[:-1], num_trunk)
         if self._hidden is not None:
-            with_trunk.masked_fill_(self._hidden[:, None, None], -torch.inf)
-        with_own = grouped @ own_key.transpose(-1, -2)  # [R, K, G, T]
-        scores = torch.cat([slots.to_rows(with_trunk, grouped.shape[2]), with_own], -1)
-        weights = scores.softmax(-1, dtype=torch.promote_types(query.dtype, torch.float32)).to(query.dtype)
-        num_trunk = trunk_key.shape[2]
-        from_trunk = slots.to_groups(weights[..., :num_trunk]) @ trunk_value  # [P, K, S G, D]
-        mixed = slots.to_rows(from_trunk, grouped.shape[2]) + weights[..., num_trunk:] @ own_value
-        return mixed.reshape(query.shape)
+            with_trunk.masked_fill_(self._hidden[:, None, None, None], -torch.inf)
+        scores[..., :num_trunk] = with_trunk
+        scores[..., num_trunk:] = queries @ own_key.transpose(-1, -2)
+        weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
+        from_trunk = weights[..., :num_trunk].flatten(2, 3) @ trunk_value  # [P, K, S G, D]
+        mixed = from_trunk.view(shape).add_(weights[..., num_trunk:] @ own_value)
+        return places.take(mixed.transpose(1, 2)).flatten(1, 2)
 
     def _append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write this layer's newest key and value; return all of them."""
+        """Write this layer's newest key and value, [P, S, K, D]; return all of them, [P, K, S, T, D]."""
         if self._layer == len(self._own):
-            shape = (*key.shape[:2], _FIRST_CAPACITY, key.shape[2])
+            groups, samples, heads, width = key.shape
+            shape = (groups, heads, samples, _FIRST_CAPACITY, width)
             self._own.append((key.new_empty(shape), value.new_empty(shape)))
         keys, values = self._own[self._layer]
         end = self._length + 1
-        if end > keys.shape[2]:
-            keys, values = (torch.cat([buffer, torch.empty_like(buffer)], 2) for buffer in (keys, values))
+        if end > keys.shape[3]:
+            keys, values = (torch.cat([buffer, torch.empty_like(buffer)], 3) for buffer in (keys, values))
             self._own[self._layer] = keys, values
-        keys[:, :, self._length], values[:, :, self._length] = key, value
-        return keys[:, :, :end], values[:, :, :end]
+        keys[:, :, :, self._length], values[:, :, :, self._length] = key.transpose(1, 2), value.transpose(1, 2)
+        return keys[:, :, :, :end], values[:, :, :, :end]
 
 
-class _Slots:
-    """Rows as [P, S] places: as they are while every group has as many, else padded."""
+class _Places:
+    """Rows at [P, S] places: as they stand while every group has as many, else the first ones of each group."""
 
     def __init__(self, group: Tensor) -> None:
         counts = group.bincount()
         self.shape = (len(counts), int(counts.max()))
-        self.full = bool((counts == self.shape[1]).all())
+        self._full = bool((counts == self.shape[1]).all())
         starts = counts.cumsum(0) - counts
-        self._places = group * self.shape[1] + torch.arange(len(group), device=group.device) - starts[group]
-        self._rows = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.long, device=group.device)
-        self._rows[self._places] = torch.arange(len(group), device=group.device)
+        rows = torch.arange(len(group), device=group.device)
+        self.of_row = group * self.shape[1] + rows - starts[group]
+        """[R] place of each row, counted through."""
+        self._row = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.long, device=group.device)
+        self._row[self.of_row] = rows
 
-    def to_groups(self, rows: Tensor) -> Tensor:
-        """[R, K, G, X] -> [P, K, S G, X]"""
-        placed = rows if self.full else rows[self._rows]
-        return placed.unflatten(0, self.shape).transpose(1, 2).flatten(2, 3)
+    def fill(self, rows: Tensor) -> Tensor:
+        """[R, ...] -> [P, S, ...]; what nobody has holds some row."""
+        return (rows if self._full else rows.index_select(0, self._row)).unflatten(0, self.shape)
 
-    def to_rows(self, groups: Tensor, num_queries: int) -> Tensor:
-        """[P, K, S G, X] -> [R, K, G, X]"""
-        placed = groups.unflatten(2, (self.shape[1], num_queries)).transpose(1, 2).flatten(0, 1)
-        return placed if self.full else placed[self._places]
+    def take(self, places: Tensor) -> Tensor:
+        """[P, S, ...] -> [R, ...]"""
+        rows = places.flatten(0, 1)
+        return rows if self._full else rows.index_select(0, self.of_row)
+
+
+def _moved(
+    buffer: Tensor, before: tuple[int, int], source: Tensor, now: tuple[int, int], target: Tensor, length: int
+) -> Tensor:
+    """A buffer [P, K, S, capacity, D] for other places, with the first `length` tokens of what moves there."""
+    result = buffer.new_zeros(now[0], buffer.shape[1], now[1], *buffer.shape[3:])
+    old = (source // before[1], slice(None), source % before[1], slice(length))
+    result[target // now[1], :, target % now[1], :length] = buffer[old]
+    return result
 
 
 def _attend(
@@ -156,13 +174,6 @@ def _attend(
 
 
 AttentionInterface.register("r1kit_decode", _attend)
-
-
-def _select(buffer: Tensor, rows: Tensor, length: int) -> Tensor:
-    """The first `length` tokens of some rows, in a buffer as long as before."""
-    result = buffer.new_empty(len(rows), *buffer.shape[1:])
-    result[:, :, :length] = buffer[rows, :, :length]
-    return result
 
 
 def _logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ def draw(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> tuple[Tenso
     if config.temperature == 0:
         token = logits.argmax(-1)
         return token, logits.log_softmax(-1).gather(1, token[:, None]).squeeze(1)
-    probability = (logits / config.temperature).softmax(-1) if config.temperature != 1 else logits.softmax(-1)
+    probability = (logits / config.temperature).softmax(-1)
     if config.top_p < 1:
         probability = probability.where(probability >= _nucleus_floor(probability, config.top_p), 0.0)
     width = probability.shape[1]
