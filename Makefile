@@ -13,7 +13,7 @@ TESTS   ?= tests
 BIN     := .venv/bin
 READY   := .venv/ready
 
-.PHONY: install run test check format clean bench-parity
+.PHONY: install run test check format clean bench-parity bench-grpo bench-sampling bench-sft bench-growth
 
 install: $(READY)
 
@@ -51,6 +51,14 @@ format: $(READY)
 # The rival comes into an environment of its own, in the user's cache folder; ARGS=--write renews the golden values.
 bench-parity: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity $(ARGS)
+
+# r1kit and its rivals turn about on the same work; ARGS="--rounds 5 --only tiny". Leave the machine alone meanwhile.
+bench-grpo bench-sampling bench-sft: $(READY)
+	@$(BIN)/python -m benchmarks.speed $(@:bench-%=%) $(ARGS)
+
+# How a step grows with each size; draws docs/growth.svg.
+bench-growth: $(READY)
+	@$(BIN)/python -m benchmarks.growth $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:
