@@ -13,7 +13,7 @@ TESTS   ?= tests
 BIN     := .venv/bin
 READY   := .venv/ready
 
-.PHONY: install run test check format clean bench-parity
+.PHONY: install run test check format clean bench-parity bench-checkpoint hunt
 
 install: $(READY)
 
@@ -51,6 +51,14 @@ format: $(READY)
 # The rival comes into an environment of its own, in the user's cache folder; ARGS=--write renews the golden values.
 bench-parity: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity $(ARGS)
+
+# What saving costs, at two sizes: two minutes.
+bench-checkpoint: $(READY)
+	@$(BIN)/python -m benchmarks.saving
+
+# Kills trainings at random instants and compares what they make; ARGS="--kills 200 --seed 3 --stages zero prefer".
+hunt: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.hunt $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

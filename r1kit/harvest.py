@@ -1,13 +1,16 @@
 """Sampling a model over many problems and keeping what is worth learning from, in chunks that survive a kill."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1kit import chat, models, random
 from r1kit.engine import Log
 from r1kit.rejection import Decision, Selection, select
+from r1kit.resume import surroundings
 from r1kit.rewards import VerifierPool
 from r1kit.rows import Problem, SftRow
 from r1kit.sampler import SamplingConfig, sample
@@ -43,6 +46,7 @@ def harvest(
     per_batch = max(1, batch_size // samples_per_prompt)
     rows: list[SftRow] = []
     decisions: list[Decision] = []
+    places: list[dict[str, Any]] = []
     for start in range(0, len(problems), per_batch):
         part = problems[start : start + per_batch]
         saved = workdir / f"{start:08d}.json"
@@ -74,14 +78,17 @@ def harvest(
         content = json.loads(saved.read_text())
         rows += [SftRow.model_validate(row) for row in content["rows"]]
         decisions += [Decision.model_validate(row) for row in content["decisions"]]
+        places.append(content["surroundings"])
         done = min(start + per_batch, len(problems))
         log(done, len(problems), {"kept_share": len(rows) / max(1, len(decisions)), "rows": float(len(rows))})
-    return Selection(rows, decisions)
+    changes = sum(before != after for before, after in itertools.pairwise(places))
+    return Selection(rows, decisions, changes)
 
 
 def _write(path: Path, selection: Selection) -> None:
     partial = path.with_suffix(".tmp")
     content = {
+        "surroundings": surroundings(),
         "rows": [row.model_dump(mode="json") for row in selection.rows],
         "decisions": [row.model_dump(mode="json") for row in selection.decisions],
     }

@@ -61,7 +61,7 @@ def read(path: Path, size_bytes: int, sha256: str) -> dict[str, Tensor]:
     if found != size_bytes:
         raise ValueError(f"{path.name} has {found} bytes, not {size_bytes}")
     buffer = torch.empty(size_bytes, dtype=torch.uint8)
-    view, digest = memoryview(buffer.numpy()), hashlib.sha256()
+    view, digest = buffer.numpy().data, hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while view:
             count = file.readinto(view[:_CHUNK_BYTES])
@@ -83,4 +83,4 @@ def read(path: Path, size_bytes: int, sha256: str) -> dict[str, Tensor]:
 def _bytes_of(tensor: Tensor) -> memoryview:
     """A CPU tensor's own memory; a copy only where it is elsewhere or not contiguous."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data

@@ -166,7 +166,7 @@ ANOTHER: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("words", ANOTHER)
 def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path, words: str) -> None:
     """Another reward model, other data, another setting: the bits would be those of neither."""
-    given = {"made_from": {"model": "sha256:m", "helpful": "sha256:a"}}
+    given: dict[str, Any] = {"made_from": {"model": "sha256:m", "helpful": "sha256:a"}}
     Run(tmp_path, kill_after=3, **given)
     with pytest.raises(ValueError, match="of another training") as caught:
         Run(tmp_path, **{**given, **ANOTHER[words]})
