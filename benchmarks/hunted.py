@@ -92,12 +92,13 @@ def prepare(folder: Path) -> None:
     ]  # fmt: skip
     pairs = [
         PreferencePair(
-            id=f"pair/{number}", source="hunt", licence="MIT", prompt=f"tell me about the {word}", route=route,
+            id=f"pair/{route}/{number}", source="hunt", licence="MIT", prompt=f"tell me about the {word}", route=route,
             chosen=f"<think> {word} </think> <answer> {word} cat </answer>",
             rejected=f"<think> {word} </think> <answer> dog dog </answer>",
             split="heldout" if number % 4 == 0 else "train",
         )
-        for number, (word, route) in enumerate((word, kind) for kind in _KINDS for word in _WORDS)
+        for route in _KINDS
+        for number, word in enumerate(_WORDS)
     ]  # fmt: skip
     write_rows(folder / "problems.parquet", problems, Problem)
     write_rows(folder / "chains.parquet", chains, SftRow)
