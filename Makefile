@@ -13,7 +13,8 @@ TESTS   ?= tests
 BIN     := .venv/bin
 READY   := .venv/ready
 
-.PHONY: install run test check format clean bench-parity bench-grpo bench-sampling bench-sft bench-growth
+.PHONY: install run test check format clean hunt bench-parity bench-grpo bench-sampling bench-sft bench-growth \
+  bench-checkpoint
 
 install: $(READY)
 
@@ -59,6 +60,14 @@ bench-grpo bench-sampling bench-sft: $(READY)
 # How a step grows with each size; draws docs/growth.svg.
 bench-growth: $(READY)
 	@$(BIN)/python -m benchmarks.growth $(ARGS)
+
+# What saving costs, at two sizes: two minutes.
+bench-checkpoint: $(READY)
+	@$(BIN)/python -m benchmarks.saving
+
+# Kills trainings at random instants and compares what they make; ARGS="--kills 200 --seed 3 --stages zero prefer".
+hunt: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.hunt $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

@@ -1,5 +1,6 @@
 """Group relative policy optimisation: R1-Zero, reasoning RL and preference RL."""
 
+import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -101,11 +102,13 @@ def _identity(
     prompts: Sequence[Prompt], general_prompts: Sequence[Prompt], config: GrpoConfig, seed: int
 ) -> dict[str, Any]:
     """What makes it this training and no other."""
+    problems = "\n".join(prompt.problem.model_dump_json() for prompt in (*prompts, *general_prompts))
     return {
         "settings": shaping(config),
         "seed": seed,
         "prompts": digest_tokens([prompt.token_ids] for prompt in prompts),
         "general_prompts": digest_tokens([prompt.token_ids] for prompt in general_prompts),
+        "problems": hashlib.sha256(problems.encode()).hexdigest(),
     }
 
 

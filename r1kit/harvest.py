@@ -1,13 +1,16 @@
 """Sampling a model over many problems and keeping what is worth learning from, in chunks that survive a kill."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from r1kit import chat, models, parallel, random
 from r1kit.engine import Log
 from r1kit.rejection import Decision, Selection, select
+from r1kit.resume import surroundings
 from r1kit.rewards import VerifierPool
 from r1kit.rows import Problem, SftRow
 from r1kit.sampler import SamplingConfig, sample
@@ -72,27 +75,30 @@ def harvest(
                 contaminated=contaminated,
             )
             _write(saved, selection)
-        selection = _read(saved)
+        selection = _read(saved)[0]
         rows += selection.rows
         decisions += selection.decisions
         done = min(start + per_batch, len(problems))
         log(done, len(problems), {"kept_share": len(rows) / max(1, len(decisions)), "rows": float(len(rows))})
-    if parallel.world_size() == 1:
-        return Selection(rows, decisions)
     parallel.exchange(None)  # from here on all files are there
     parts = [_read(path) for path in files]
-    return Selection([row for part in parts for row in part.rows], [row for part in parts for row in part.decisions])
+    changes = sum(before != after for (_, before), (_, after) in itertools.pairwise(parts))
+    rows = [row for part, _ in parts for row in part.rows]
+    return Selection(rows, [row for part, _ in parts for row in part.decisions], changes)
 
 
-def _read(path: Path) -> Selection:
+def _read(path: Path) -> tuple[Selection, dict[str, Any]]:
+    """What a batch gave, and in which surroundings."""
     content = json.loads(path.read_text())
     rows = [SftRow.model_validate(row) for row in content["rows"]]
-    return Selection(rows, [Decision.model_validate(row) for row in content["decisions"]])
+    decisions = [Decision.model_validate(row) for row in content["decisions"]]
+    return Selection(rows, decisions), content["surroundings"]
 
 
 def _write(path: Path, selection: Selection) -> None:
     partial = path.with_suffix(".tmp")
     content = {
+        "surroundings": surroundings(),
         "rows": [row.model_dump(mode="json") for row in selection.rows],
         "decisions": [row.model_dump(mode="json") for row in selection.decisions],
     }

@@ -52,6 +52,8 @@ class Selection:
 
     rows: list[SftRow]
     decisions: list[Decision]
+    resumed_elsewhere: int = 0
+    """How often sampling went on in other surroundings: then it is not claimed to be that of one uninterrupted run."""
 
     def counts(self) -> dict[str, int]:
         """Samples by what became of them: `kept`, or the first word of the reason."""
@@ -69,6 +71,7 @@ class Selection:
             "kept_share": len(self.rows) / total,
             "problems": float(len(problems)),
             "problems_kept_share": len(solved) / max(1, len(problems)),
+            "resumed_elsewhere": float(self.resumed_elsewhere),
         } | {f"dropped_{name}": float(count) for name, count in self.counts().items() if name != "kept"}
 
 

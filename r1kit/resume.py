@@ -89,8 +89,8 @@ class Checkpoints:
         if not answer[0] and not self._told:
             self._told = True
             self._say(
-                f"saves less often than every {self._config.checkpoint_every_steps} steps, because it has taken "
-                f"{self._seconds:.1f} s, more than {100 * share:g} % of the time (checkpoint_max_share)"
+                f"leaves checkpoints out: saving has taken {self._seconds:.1f} s, "
+                f"more than {100 * share:g} % of the time (checkpoint_max_share)"
             )
         return answer[0]
 

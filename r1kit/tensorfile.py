@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -51,7 +52,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> tuple[str, int]:
 
 
 def read(path: Path, size_bytes: int, sha256: str) -> dict[str, Tensor]:
-    """The tensors of a file, which is read once: what was hashed is what comes back. They share one storage.
+    """The tensors of a file, as views of it: they take no memory but the operating system's cache.
 
     Raises:
         ValueError: where the file is not the one that had this size and this sha256.
@@ -60,20 +61,14 @@ def read(path: Path, size_bytes: int, sha256: str) -> dict[str, Tensor]:
     found = path.stat().st_size
     if found != size_bytes:
         raise ValueError(f"{path.name} has {found} bytes, not {size_bytes}")
-    buffer = torch.empty(size_bytes, dtype=torch.uint8)
-    view, digest = memoryview(buffer.numpy()), hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while view:
-            count = file.readinto(view[:_CHUNK_BYTES])
-            if not count:
-                raise ValueError(f"{path.name} became shorter while it was read")
-            digest.update(view[:count])
-            view = view[count:]
-    if digest.hexdigest() != sha256:
-        raise ValueError(f"{path.name} does not hold the bytes that were written")
-    (length,) = struct.unpack("<Q", buffer[:8].numpy().tobytes())
-    header = json.loads(buffer[8 : 8 + length].numpy().tobytes())
-    data = buffer[8 + length :]
+        # Hashed by reading: a sector that cannot be read is an error here, and would be a signal in a mapping.
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise ValueError(f"{path.name} does not hold the bytes that were written")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    (length,) = struct.unpack("<Q", mapped[:8])
+    header = json.loads(mapped[8 : 8 + length])
+    data = torch.frombuffer(mapped, dtype=torch.uint8)[8 + length :]
     return {
         name: data[slice(*entry["data_offsets"])].view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
         for name, entry in header.items()
@@ -83,4 +78,4 @@ def read(path: Path, size_bytes: int, sha256: str) -> dict[str, Tensor]:
 def _bytes_of(tensor: Tensor) -> memoryview:
     """A CPU tensor's own memory; a copy only where it is elsewhere or not contiguous."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data

@@ -327,7 +327,7 @@ def _step_record(entries: Sequence[Recorded], step: Recorded) -> StepRecord:
         prefect_run_id=facts.get("prefect_run_id", ""),
         inputs={edge.role: edge.artifact.digest for edge in entry.inputs},
         outputs={edge.role: edge.artifact.digest for edge in entry.outputs},
-        exact=is_exact(facts),
+        exact=is_exact(facts.get("metrics", {})),
         said=tuple(facts.get("said", ())),
         faults=tuple(reason for artifact in outputs if (reason := whereabouts(artifact)[1])),
     )

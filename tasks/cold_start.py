@@ -1,8 +1,11 @@
 """Cold start (Dev1): SFT from base on curated chains and on R1-Zero's own correct, readable samples."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tasks.stage import StageContext, StageOutput
+
+if TYPE_CHECKING:
+    from r1kit.rejection import Selection
 
 
 def config_slice(config: Any) -> dict[str, Any]:
@@ -13,13 +16,15 @@ def config_slice(config: Any) -> dict[str, Any]:
 def run(context: StageContext) -> StageOutput:
     """inputs: model (base), chains, problems, optionally zero (R1-Zero). outputs: model, cold_start_data."""
     from r1kit import models, parallel, sft
+    from r1kit.rejection import Selection
     from r1kit.rows import SftRow, read_rows, write_rows
     from tasks.machine import prepare_torch
 
     prepare_torch(context.config.runtime)
     config = context.config.cold_start
     chains = list(read_rows(context.inputs["chains"], SftRow))[: config.max_chains]
-    own = _own_samples(context) if "zero" in context.inputs else []
+    sampled = _own_samples(context) if "zero" in context.inputs else Selection([], [])
+    own = sampled.rows[: config.max_zero_rows]
     context.say(f"{len(chains)} curated chains and {len(own)} of R1-Zero's own")
     data = context.workdir / "cold_start.parquet"
     if parallel.rank() == 0:
@@ -39,11 +44,15 @@ def run(context: StageContext) -> StageOutput:
         made_from=context.digests,
         system=context.config.system_prompt,
     )
-    metrics |= {"rows_curated": float(len(chains)), "rows_from_zero": float(len(own))}
+    metrics |= {
+        "rows_curated": float(len(chains)),
+        "rows_from_zero": float(len(own)),
+        "samples_resumed_elsewhere": float(sampled.resumed_elsewhere),
+    }
     return StageOutput({"model": ("model", output), "cold_start_data": ("sft_rows", data)}, metrics)
 
 
-def _own_samples(context: StageContext) -> list[Any]:
+def _own_samples(context: StageContext) -> "Selection":
     """R1-Zero's samples that are right, readable and in the question's language (arXiv 2501.12948, 2.3.1)."""
     from r1kit.harvest import harvest
     from r1kit.rows import Problem, read_rows
@@ -53,7 +62,7 @@ def _own_samples(context: StageContext) -> list[Any]:
     config = context.config.cold_start
     problems = [row for row in read_rows(context.inputs["problems"], Problem) if row.verifier != "none"]
     with verifier_pool(context.config.runtime) as pool:
-        selection = harvest(
+        return harvest(
             context.inputs["zero"],
             problems[: config.zero_prompts],
             samples_per_prompt=config.zero_samples_per_prompt,
@@ -69,4 +78,3 @@ def _own_samples(context: StageContext) -> list[Any]:
             system=context.config.system_prompt,
             dtype=context.config.model.dtype,
         )
-    return selection.rows[: config.max_zero_rows]

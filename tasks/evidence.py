@@ -93,10 +93,10 @@ def extract_scores(document: Mapping[str, Any]) -> Examined:
     return Examined(accuracy, preference)
 
 
-def is_exact(facts: Mapping[str, Any]) -> bool:
-    """Whether a stage's entry claims that its bits are those of an uninterrupted run: it was never resumed in other
-    surroundings (`resume.METRICS`)."""
-    return not any(value for name, value in facts.get("metrics", {}).items() if name.endswith("resumed_elsewhere"))
+def is_exact(metrics: Mapping[str, Any]) -> bool:
+    """Whether a stage with these metrics claims the bits of an uninterrupted run: none of its trainings was resumed in
+    other surroundings (`resume.METRICS`)."""
+    return not any(value for name, value in metrics.items() if name.endswith("resumed_elsewhere"))
 
 
 def _step(recorded: Recorded, ran: Recorded) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _step(recorded: Recorded, ran: Recorded) -> dict[str, Any]:
         "instance": entry.instance,
         **{name: facts.get(name) for name in ("key", "code_digest", "config_digest", "seed")},
         "runtime": ran.entry.facts.get("runtime"),
-        "exact": is_exact(facts),
+        "exact": is_exact(facts.get("metrics", {})),
         "inputs": {edge.role: edge.artifact.digest for edge in entry.inputs},
         "outputs": {edge.role: edge.artifact.digest for edge in entry.outputs},
     }

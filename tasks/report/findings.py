@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.evidence import is_exact
 from tasks.report.facts import STAGE_TITLES, Run, model_title, stage_title
 from tasks.report.words import percent, points
 
@@ -78,7 +79,9 @@ def _scores(document: Mapping[str, Any] | None) -> dict[str, float]:
 
 def findings(run: Run) -> list[Finding]:
     """Signs of trouble, the serious ones first."""
-    found = [*_failures(run), *_accuracy_signs(run), *_training_signs(run), *_reward_model_signs(run)]
+    found = [
+        *_failures(run), *_accuracy_signs(run), *_training_signs(run), *_reward_model_signs(run), *_inexact(run)
+    ]  # fmt: skip
     return sorted(found, key=lambda finding: not finding.serious)
 
 
@@ -86,6 +89,13 @@ def _failures(run: Run) -> Iterator[Finding]:
     for stage in run.stages:
         if stage.status == "failed":
             yield Finding(True, stage_title(stage), stage.error or "failed")
+
+
+def _inexact(run: Run) -> Iterator[Finding]:
+    for stage in run.stages:
+        if not is_exact(stage.metrics):
+            words = "It went on in other surroundings (threads, versions, machine): not claimed to be bit-exact."
+            yield Finding(False, stage_title(stage), words)
 
 
 def _accuracy_signs(run: Run) -> Iterator[Finding]:

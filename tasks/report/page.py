@@ -28,9 +28,18 @@ _CURVES: Mapping[str, tuple[str, bool]] = {
     "entropy": ("Entropy, nats", False),
     "truncated_share": ("Cut at the limit", True),
     "zero_variance_share": ("Groups without variance", True),
-    "clipped_share": ("Clipped ratios", True),
+    "clipped_share": ("Ratios outside the clip range", True),
+    "clipped_low_share": ("Gradients taken by the lower clip", True),
+    "clipped_high_share": ("Gradients taken by the upper clip", True),
+    "sampler_gap": ("Sampler against trainer, nats", False),
+    "reward_length": ("Penalty for length", False),
     "kept_share": ("Samples kept", True),
     "gradient_norm": ("Gradient norm", False),
+    "watch_nonfinite": ("Watch: steps in a row not finite", False),
+    "watch_truncated": ("Watch: steps in a row cut at the limit", False),
+    "watch_zero_variance": ("Watch: steps in a row without variance", False),
+    "watch_kl": ("Watch: steps in a row off the reference", False),
+    "watch_constant": ("Watch: steps in a row with a constant reward", False),
 }
 """Metric → its title, and whether it is a share."""
 _FEWEST_POINTS = 3

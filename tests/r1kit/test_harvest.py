@@ -63,6 +63,17 @@ def test_killed_between_batches_it_ends_with_the_same_rows(model: Path, tmp_path
     )
 
 
+def test_other_surroundings_are_counted(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(done: int, total: int, metrics: Mapping[str, float]) -> None:
+        if done == 4:
+            raise Killed
+
+    with pytest.raises(Killed):
+        reap(model, tmp_path, die)
+    monkeypatch.setattr("r1kit.harvest.surroundings", lambda: {"threads": 64})
+    assert reap(model, tmp_path).metrics()["resumed_elsewhere"] == 1
+
+
 def test_the_size_of_a_batch_does_not_change_what_is_kept(model: Path, tmp_path: Path) -> None:
     small, large = reap(model, tmp_path / "small", batch_size=4), reap(model, tmp_path / "large", batch_size=32)
     assert small == large

@@ -337,6 +337,9 @@ def _curve(stage: str, kind: str) -> list[dict[str, Any]]:
                 "truncated_share": 0.02 * rng.random(),
                 "reward_format": 0.6 + 0.38 * progress,
                 "zero_variance_share": 0.1 + 0.4 * progress,
+                "clipped_low_share": 0.01 * rng.random(),
+                "sampler_gap": 1e-6 * rng.random(),
+                "watch_zero_variance": float(step // 58),
                 "gradient_norm": None if step == 7 else rng.random(),
             }
         lines.append({"stage": stage, "step": step, "total": total, "time": 1.0 * step, "metrics": metrics})

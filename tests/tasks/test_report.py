@@ -1,5 +1,6 @@
 """The report: whole, self-contained, deaf to what a model says, and honest about what it shows."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,6 +13,7 @@ import pytest
 
 from tasks.report import charts, facts, words, write_report
 from tasks.report.findings import findings, verdict
+from tasks.report.page import _CURVES
 from tests.tasks import made_up_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -169,6 +171,25 @@ def test_a_model_that_lost_to_the_one_before_is_called_out(run: facts.Run):
     swapped = {**run.evaluations, "r1": run.evaluations["base"], "dev3": run.evaluations["r1"]}
     worse = facts.Run(run.summary, run.stages, swapped, None, {}, "")
     assert [f for f in findings(worse) if f.serious and f.where == "R1 is below Dev3"]
+
+
+def test_a_stage_that_went_on_elsewhere_is_called_out(run: facts.Run):
+    stages = [
+        stage.model_copy(
+            update={"metrics": {**stage.metrics, "pretrain_resumed_elsewhere": float(stage.name == "zero")}}
+        )
+        for stage in run.stages
+    ]
+    found = findings(dataclasses.replace(run, stages=stages))
+    assert [f.where for f in found if "not claimed to be bit-exact" in f.words] == ["R1-Zero"]
+
+
+def test_every_figure_of_rl_has_a_title():
+    from r1kit.update import METRICS
+    from r1kit.watch import WatchConfig
+
+    expected = {*METRICS, *(f"watch_{sign}" for sign in WatchConfig().limits)} - {"tokens"}
+    assert expected <= set(_CURVES)
 
 
 def test_a_torn_line_and_a_repeated_step_are_forgiven(tmp_path: Path):
