@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r1kit import parallel
+from r1kit.ragged import attention_by, base_model
 
 Log = Callable[[int, int, Mapping[str, float]], None]
 """log(step, total steps, metrics): how a training tells the world about itself."""
@@ -62,15 +63,9 @@ class Engine:
         if parallel.layout().activation_checkpointing:
             checkpoint_activations(model)
 
-    def backward(self, tensors: Tensor | Sequence[Tensor], gradients: Sequence[Tensor] | None = None) -> None:
-        """Add to the gradients of the step.
-
-        Args:
-            tensors: the loss, or what it was computed from.
-            gradients: of the loss with respect to each of `tensors`, where they are not the loss itself: the chain rule
-                goes on from where an earlier call ended.
-        """
-        torch.autograd.backward(tensors, gradients)
+    def backward(self, loss: Tensor) -> None:
+        """Add a loss's gradient to that of the step. Each process must do so as often as the others."""
+        loss.backward()
         for name, parameter in self._parameters.items():
             master = self._masters[name]
             if master is not parameter and parameter.grad is not None:
@@ -111,9 +106,7 @@ class Engine:
             for key in ("step", *MOMENTS):
                 if f"optimizer.{key}.{name}" in tensors:
                     value = tensors[f"optimizer.{key}.{name}"]
-                    self._optimizer.state[parameter][key] = (
-                        value.clone() if key == "step" else value.to(parameter).clone()
-                    )
+                    self._optimizer.state[parameter][key] = value.to(parameter).clone()
         self._copy_masters()
 
     @contextlib.contextmanager
@@ -173,11 +166,14 @@ def adamw(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.
 
 
 def checkpoint_activations(model: nn.Module) -> None:
-    """Have the backward pass compute each layer's activations again."""
-    for module in model.modules():
-        if isinstance(module, PreTrainedModel):
-            module.gradient_checkpointing_enable({"use_reentrant": False})
-            return
+    """Have the backward pass compute each layer's activations again, by the attention of the forward pass."""
+    module = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
+    body = base_model(module)
+
+    def as_before() -> tuple[contextlib.AbstractContextManager[None], contextlib.AbstractContextManager[None]]:
+        return contextlib.nullcontext(), attention_by(body, body.config._attn_implementation or "eager")
+
+    module.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": as_before})
 
 
 def unique_parameters(model: nn.Module) -> list[tuple[str, nn.Parameter]]:

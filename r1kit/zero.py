@@ -5,7 +5,7 @@ import copy
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -59,13 +59,10 @@ class ZeroEngine(Engine):
             self._empty()
 
     @override
-    def backward(self, tensors: Tensor | Sequence[Tensor], gradients: Sequence[Tensor] | None = None) -> None:
-        if gradients is None:
-            assert isinstance(tensors, Tensor), "a loss is one tensor"
-            tensors = tensors * parallel.world_size()  # DeepSpeed takes the mean over the processes, not the sum
+    def backward(self, loss: Tensor) -> None:
         self._deepspeed.optimizer.clear_backward_seen_flag()  # as a pass through DeepSpeed's own forward would do
         self._deepspeed._backward_prologue()
-        torch.autograd.backward(tensors, gradients)
+        (loss * parallel.world_size()).backward()  # DeepSpeed takes the mean over the processes, not the sum
         self._touched = True
 
     @override
@@ -189,7 +186,7 @@ class ZeroEngine(Engine):
         """The state that AdamW would make in its first step. DeepSpeed 0.19 looks for it once, after the first of the
         optimizer's groups has made that step, and would never find the second's."""
         for flat, state in zip(self._flat_weights(), self._states(), strict=True):
-            state |= {"step": torch.tensor(0.0)} | {key: torch.zeros_like(flat) for key in MOMENTS}
+            state |= {"step": flat.new_zeros(())} | {key: torch.zeros_like(flat) for key in MOMENTS}
         if self._stage < 3:
             self._deepspeed.optimizer._lazy_init_hp_params_optimizer_state()
 

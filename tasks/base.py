@@ -19,7 +19,7 @@ def config_slice(config: Any) -> dict[str, Any]:
 
 def run(context: StageContext) -> StageOutput:
     """inputs: pretrain (only from scratch). outputs: model."""
-    from r1kit import chat, models, sft, tinyworld
+    from r1kit import chat, models, parallel, sft, tinyworld
     from r1kit.rows import SftRow, read_rows
     from tasks.machine import prepare_torch
 
@@ -44,8 +44,11 @@ def run(context: StageContext) -> StageOutput:
         return StageOutput({"model": ("model", output)}, metrics)
     from tasks.hub import fetch_model
 
+    outputs = {"model": ("model", output)}
+    if parallel.rank():  # one process is enough to fetch it
+        return StageOutput(outputs, {})
     context.say(f"fetching {config.model.source}")
     model, tokenizer = fetch_model(config.model, context.cache_dir)
     chat.check_template(tokenizer)
     models.save(model, tokenizer, output)
-    return StageOutput({"model": ("model", output)}, {"parameters": float(model.num_parameters())})
+    return StageOutput(outputs, {"parameters": float(model.num_parameters())})

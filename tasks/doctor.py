@@ -100,11 +100,8 @@ def _packages() -> Finding:
 
 
 def _programs() -> Iterator[Finding]:
-    for program, need in (("git", "bad"), ("g++", "note")):
-        path = shutil.which(program)
-        why = "data are pinned with it" if program == "git" else "needed by DeepSpeed on several processes alone"
-        state: Literal["good", "note", "bad"] = "good" if path else "bad" if need == "bad" else "note"
-        yield Finding(program, state, path or f"not found; {why}")
+    path = shutil.which("git")
+    yield Finding("git", "good" if path else "bad", path or "not found; data are pinned with it")
 
 
 def _memory() -> Finding:

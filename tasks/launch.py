@@ -40,9 +40,8 @@ _END_SECONDS = 20.0
 
 
 def launched(stage: str, config: "Config") -> bool:
-    """Whether a stage runs in processes of its own; fetching a base model needs none."""
-    fetches = stage == "base" and config.model.source != "scratch"
-    return config.runtime.launched and stage in MODELLING and not fetches
+    """Whether a launcher starts the processes of a stage."""
+    return config.runtime.launched and stage in MODELLING
 
 
 def launch(

@@ -6,7 +6,7 @@ import socket
 import threading
 from multiprocessing.connection import Connection
 
-from tasks.isolated import perform
+from tasks.isolated import end_with_parent, perform
 from tasks.launch import DOOR
 from tasks.stage import StageContext, StageOutput, body_of
 
@@ -15,6 +15,7 @@ _HANG_UP_SECONDS = 60.0
 
 def main() -> None:
     """Join the other ranks, run the body, and tell the run's process: rank 0 everything, the others how it ended."""
+    end_with_parent()  # a launcher may start ranks in sessions of their own
     port, word = os.environ.pop(DOOR).split()
     rank = int(os.environ["RANK"])
     connection = Connection(socket.create_connection(("127.0.0.1", int(port))).detach())

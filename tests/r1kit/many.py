@@ -1,5 +1,6 @@
 """What test_many.py has two processes do, and does itself in one; run as a module by torchrun."""
 
+import contextlib
 import gc
 import importlib
 import json
@@ -10,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import DynamicCache
 
 from r1kit import grpo, models, parallel, reward_model, sft
-from r1kit.engine import open_engine
+from r1kit.config import load
 from r1kit.parallel import Layout
 from r1kit.sampler import SamplingConfig
 from r1kit.sft import SftConfig
+from tasks.isolated import end_with_parent
 from tests.r1kit import test_grpo, test_reward_model
 from tests.r1kit.models import small_model
 from tests.r1kit.test_sft import EXAMPLES
@@ -35,7 +36,8 @@ GRPO = test_grpo.CONFIG.model_copy(
     }
 )  # fmt: skip
 JUDGE = test_reward_model.CONFIG.model_copy(update={"micro_batch_tokens": 64})
-GROUPS = [([5, 6, 7], [[20, 21], [30, 31]]), ([8, 9], [[22, 23, 24], [9, 9, 9]]), ([11], [[7, 8], [2, 3]])]
+CLUSTER = load(Path(__file__).parents[2] / "pipeline.yaml", "cluster")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 Log = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -72,10 +74,8 @@ def train(kind: str, place: Path, cut: bool = False) -> None:
         if cut and step == CUT:
             raise Cut
 
-    try:
+    with contextlib.suppress(Cut):
         TRAININGS[kind](place, log)
-    except Cut:
-        pass
     write(place / "curve.json", curve)
 
 
@@ -92,30 +92,13 @@ def judge(place: Path) -> None:
     write(place / "curve.json", curve)
 
 
-def chain(place: Path) -> None:
-    """A step in which prompts are computed once, and the gradient comes back to them in a second backward pass."""
-    model, tokenizer = small_model()
-    engine = open_engine(model, SFT)
-    norms: list[float] = []
-    for _ in range(3):
-        for (prompt, completions), weight in parallel.share(GROUPS):
-            cache = DynamicCache(config=engine.model.config)  # pyright: ignore[reportArgumentType]
-            engine.model.model(input_ids=torch.tensor([prompt]), past_key_values=cache, use_cache=True)  # pyright: ignore
-            ends = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values)]
-            leaves = [tensor.detach().requires_grad_() for tensor in ends]
-            for completion in completions:
-                own = DynamicCache(config=engine.model.config)  # pyright: ignore[reportArgumentType]
-                for number in range(len(cache.layers)):
-                    own.update(leaves[2 * number], leaves[2 * number + 1], number)
-                ids = torch.tensor([completion])
-                hidden = engine.model.model(input_ids=ids, past_key_values=own, use_cache=True).last_hidden_state  # pyright: ignore
-                logits = engine.model.lm_head(hidden[:, :-1])  # pyright: ignore[reportCallIssue]
-                engine.backward(-weight * logits.log_softmax(-1).gather(2, ids[:, 1:, None]).sum())
-            engine.backward(ends, [leaf.grad for leaf in leaves if leaf.grad is not None])
-        norms.append(engine.step(1e-2))
-    engine.finish()
-    models.save(model, tokenizer, place / "model")
-    write(place / "curve.json", [[step, {"norm": norm}] for step, norm in enumerate(norms)])
+def by_profile(place: Path, dtype: torch.dtype) -> None:
+    """Supervised training as profile cluster has it, its sizes cut down."""
+    sizes = {"max_steps": STEPS, "batch_size": 6, "max_length_tokens": 16, "micro_batch_tokens": 8, "shuffle": False}
+    config = CLUSTER.cold_start.sft.model_copy(update={**sizes, "learning_rate": 3e-3})
+    curve: list[Any] = []
+    learn(place, lambda step, total, metrics: curve.append([step, dict(metrics)]), config, dtype)
+    write(place / "curve.json", curve)
 
 
 def write(path: Path, content: object) -> None:
@@ -146,8 +129,11 @@ def everything(root: Path) -> None:
             take_over(before / f"{kind}-cut", place / f"{kind}-taken-over")
             train(kind, place / f"{kind}-taken-over")
         judge(place / "judge")
-        chain(place / "chain")
         before = place
+    runtime = CLUSTER.runtime
+    parallel.use(Layout(runtime.zero_stage, runtime.activation_checkpointing))
+    for name, dtype in DTYPES.items():
+        by_profile(root / "cluster" / name, dtype)
 
 
 def one(root: Path) -> None:
@@ -156,13 +142,21 @@ def one(root: Path) -> None:
         train(kind, root / "one" / kind)
         train(kind, root / "one" / f"{kind}-cut", cut=True)
     judge(root / "one" / "judge")
-    chain(root / "one" / "chain")
+    for name, dtype in DTYPES.items():
+        by_profile(root / "one" / name, dtype)
+
+
+def survive(root: Path) -> None:
+    """GRPO by ZeRO-3, in the place where it may have been killed."""
+    parallel.use(Layout(3))
+    train("grpo", root / "killed")
 
 
 if __name__ == "__main__":
+    end_with_parent()
     torch.use_deterministic_algorithms(True, warn_only=True)
     importlib.import_module("r1kit.zero")
     gc.freeze()  # DeepSpeed collects garbage for each engine, and would go through all that was imported
     parallel.join()
-    {"everything": everything}[sys.argv[2]](Path(sys.argv[1]))
+    {"everything": everything, "survive": survive}[sys.argv[2]](Path(sys.argv[1]))
     parallel.leave()

@@ -52,6 +52,24 @@ def hang(workdir: Path) -> None:
     time.sleep(600)
 
 
+def in_rank_1(misdeed: Callable[[Path], object]) -> Callable[[Path], None]:
+    """One rank does it while the others wait for all."""
+
+    def act(workdir: Path) -> None:
+        from r1kit import parallel
+
+        if parallel.rank() == 1:
+            misdeed(workdir)
+        parallel.exchange(None)
+
+    return act
+
+
+def hang_together(workdir: Path) -> None:
+    (workdir / f"pid-{os.environ['RANK']}").write_text(f"{os.getpid()} {os.getppid()}\n")
+    in_rank_1(lambda _: time.sleep(600))(workdir)
+
+
 MISDEEDS: dict[str, Callable[[Path], object]] = {
     "refuse": refuse,
     "fail": fail,
@@ -62,4 +80,7 @@ MISDEEDS: dict[str, Callable[[Path], object]] = {
     "be killed": lambda _: os.kill(os.getpid(), signal.SIGKILL),
     "crash": lambda _: os.kill(os.getpid(), signal.SIGSEGV),
     "hang": hang,
+    "hang together": hang_together,
+    "fail in rank 1": in_rank_1(fail),
+    "be killed in rank 1": in_rank_1(lambda _: os.kill(os.getpid(), signal.SIGKILL)),
 }

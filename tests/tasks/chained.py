@@ -1,0 +1,54 @@
+"""A stage whose body is the bodies of all that train or sample, one after another: what a launcher starts once."""
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from r1kit.config import Config
+from tasks.stage import StageContext, StageOutput, body_of
+
+sys.modules["tasks.chained"] = sys.modules[__name__]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """Stands in the place of the configuration: by it, processes find this module."""
+
+    config: Config
+
+
+def run(context: StageContext) -> StageOutput:
+    """inputs: the prepared data. outputs: what each stage made, as `<stage>/<role>`; metrics likewise."""
+    config: Config = context.config.config  # pyright: ignore[reportAttributeAccessIssue]
+    outputs: dict[str, Any] = {}
+    metrics: dict[str, float] = {}
+
+    def stage(name: str, variant: str = "", **inputs: Path) -> Mapping[str, Path]:
+        workdir = context.workdir / name
+        workdir.mkdir(exist_ok=True)
+        given = dataclasses.replace(
+            context, name=name, variant=variant, config=config, workdir=workdir, inputs=inputs,
+            digests=dict.fromkeys(inputs, "sha256:0"),
+        )  # fmt: skip
+        output = body_of(name).run(given)
+        outputs.update({f"{name}/{role}": made for role, made in output.outputs.items()})
+        metrics.update({f"{name}/{metric}": float(value) for metric, value in output.metrics.items()})
+        return {role: path for role, (_, path) in output.outputs.items()}
+
+    data = context.inputs
+    base = stage("base", pretrain=data["pretrain"])["model"]
+    judges = stage("reward_models", model=base, preferences=data["preferences"])
+    zero = stage("zero", model=base, problems=data["problems"])["model"]
+    dev1 = stage("cold_start", model=base, problems=data["problems"], chains=data["chains"], zero=zero)["model"]
+    dev2 = stage("reason", model=dev1, problems=data["problems"])["model"]
+    curated = stage("reject", model=dev2, problems=data["problems"], benchmarks=data["benchmarks"])["curated"]
+    taught = {"curated": curated, "instructions": data["instructions"]}
+    dev3 = stage("refine", model=base, **taught)["model"]
+    judged = {"preferences": data["preferences"], **judges}
+    r1 = stage("prefer", model=dev3, problems=data["problems"], **judged)["model"]
+    student = stage("distill", "half", pretrain=data["pretrain"], **taught)["base"]
+    stage("rl_student", "half", model=student, problems=data["problems"], **taught)
+    stage("evaluate", "r1", model=r1, benchmarks=data["benchmarks"], **judged)
+    return StageOutput(outputs, metrics)
