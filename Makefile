@@ -13,7 +13,7 @@ TESTS   ?= tests
 BIN     := .venv/bin
 READY   := .venv/ready
 
-.PHONY: install run test check format clean bench-parity
+.PHONY: install run test check format clean bench-parity bench-verify
 
 install: $(READY)
 
@@ -51,6 +51,10 @@ format: $(READY)
 # The rival comes into an environment of its own, in the user's cache folder; ARGS=--write renews the golden values.
 bench-parity: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.parity $(ARGS)
+
+# The verifiers on the real data sets, about ten minutes; ARGS="--only speed" runs one part.
+bench-verify: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.verify $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

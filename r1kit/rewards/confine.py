@@ -91,6 +91,12 @@ def landlock_version() -> int:
     return max(0, ctypes.CDLL(None).syscall(_LANDLOCK_CREATE, None, 0, 1))
 
 
+def missing_walls() -> list[str]:
+    """What of the kernel's walls this machine lacks; empty where answers are held below Python too."""
+    landlock = [] if landlock_version() else ["Landlock"]
+    return landlock if platform.machine() in _ARCHITECTURES else [*landlock, f"seccomp on {platform.machine()}"]
+
+
 def end_with_parent() -> None:
     """Have the kernel end this process when the one that started it ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
