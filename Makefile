@@ -14,7 +14,7 @@ BIN     := .venv/bin
 READY   := .venv/ready
 
 .PHONY: install run test check format clean hunt bench-parity bench-grpo bench-sampling bench-sft bench-growth \
-  bench-checkpoint
+  bench-checkpoint bench-verify
 
 install: $(READY)
 
@@ -68,6 +68,10 @@ bench-checkpoint: $(READY)
 # Kills trainings at random instants and compares what they make; ARGS="--kills 200 --seed 3 --stages zero prefer".
 hunt: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.hunt $(ARGS)
+
+# The verifiers on the real data sets, about ten minutes; ARGS="--only speed" runs one part.
+bench-verify: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.verify $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

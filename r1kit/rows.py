@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from r1kit.schema import Section
 
-Verifier = Literal["math", "choice", "code", "gym", "none"]
+Verifier = Literal["math", "choice", "code", "debug", "gym", "none"]
 Language = Literal["en", "zh"]
 
 

@@ -267,7 +267,9 @@ def _lack(verifier: str, answer: str, tests: str, solution: str, route: str, met
         return "meta is not a JSON object"
     if verifier == "none":
         return "" if route else "a route to a reward model"
-    if verifier == "code":
+    if verifier == "debug" and not isinstance(values.get("faulty"), str):
+        return "the faulty program in meta"
+    if verifier in ("code", "debug"):
         return "tests" if not tests.strip() else "" if solution.strip() else "a solution that passes the tests"
     if not answer.strip():
         return "an answer"

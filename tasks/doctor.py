@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from r1kit.rewards.confine import missing_walls
 from tasks.ledger import open_ledger
 from tasks.workspace import REPOSITORY, Workspace, check_writable, is_held
 
@@ -77,6 +78,7 @@ def _findings(workspace: Workspace) -> Iterator[Finding]:
     yield Finding(
         "accelerator", "good" if accelerator else "note", "found" if accelerator else "none: torch uses the CPU"
     )
+    yield _sandbox()
     yield _workspace(workspace)
     yield _ledger(workspace)
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
@@ -107,6 +109,14 @@ def _programs() -> Iterator[Finding]:
 def _memory() -> Finding:
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Finding("memory", "good" if size >= MIN_MEMORY_BYTES else "note", f"{size / 2**30:.1f} GiB")
+
+
+def _sandbox() -> Finding:
+    missing = missing_walls()
+    if not missing:
+        return Finding("sandbox", "good", "Landlock and seccomp hold what models wrote")
+    lost = " and ".join(missing)
+    return Finding("sandbox", "note", f"no {lost}: what models wrote is hindered, not held; run them in a machine apart")
 
 
 def _workspace(workspace: Workspace) -> Finding:

@@ -14,8 +14,9 @@ from r1kit.rows import PreferencePair, Problem, SftRow
 
 AnyRow = Problem | SftRow | PreferencePair
 """What the six kinds of data sets are made of."""
-Rule = Literal["json", "schema", "unverifiable", "duplicate", "contaminated", "licence"]
-"""Why a row is set aside. The first three say that the row is faulty, the others that it is not wanted here."""
+Rule = Literal["json", "schema", "unverifiable", "survivor", "duplicate", "contaminated", "licence"]
+"""Why a row is set aside. The first three say that the row is faulty, the others that it is not wanted here;
+a survivor is a program for debugging that passes its tests as it is."""
 
 _SHOWN_CHARS = 200
 

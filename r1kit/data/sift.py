@@ -10,7 +10,7 @@ from r1kit.data.config import Kind
 from r1kit.data.decontaminate import BenchmarkIndex
 from r1kit.data.normalise import normalise
 from r1kit.data.records import AnyRow, BadRow, Placed, Rule, shown
-from r1kit.rewards import VerifierPool, check_gold
+from r1kit.rewards import SURVIVES, VerifierPool, check_gold
 from r1kit.rows import PreferencePair, Problem, SftRow
 
 FAULTS: tuple[Rule, ...] = ("json", "schema", "unverifiable")
@@ -122,11 +122,12 @@ class Sieve:
         faults: dict[tuple[str, int], tuple[str, str, str, Rule]] = {}
         for (place, problem), verdict in zip(problems, verdicts, strict=True):
             if verdict.score < 1:
-                name, value = (
-                    ("solution", problem.solution) if problem.verifier == "code" else ("answer", problem.answer)
-                )
-                reason = f"the {problem.verifier} verifier does not accept the gold answer: {verdict.reason}"
-                faults[place] = name, shown(value), reason, "unverifiable"
+                name, value = ("solution", problem.solution) if problem.tests else ("answer", problem.answer)
+                if verdict.reason == SURVIVES:
+                    faults[place] = "meta", shown(problem.meta), SURVIVES, "survivor"
+                else:
+                    reason = f"the {problem.verifier} verifier does not accept the gold answer: {verdict.reason}"
+                    faults[place] = name, shown(value), reason, "unverifiable"
         return faults
 
     def _repeated(self, item: Placed | BadRow, procedural: bool) -> tuple[str, str, str, Rule] | None:

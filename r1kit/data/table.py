@@ -12,6 +12,7 @@ from r1kit.data.sources.humaneval import HUMANEVAL
 from r1kit.data.sources.llamafactory import LLAMAFACTORY_DPO_EN, LLAMAFACTORY_DPO_ZH, LLAMAFACTORY_TOOL_USE
 from r1kit.data.sources.llmbar import LLMBAR
 from r1kit.data.sources.mbpp import MBPP
+from r1kit.data.sources.mbpp_debug import MBPP_DEBUG
 from r1kit.data.sources.rasbt import RASBT_INSTRUCTIONS, RASBT_PREFERENCE, RASBT_REASONING
 from r1kit.data.sources.self_instruct import SELF_INSTRUCT
 from r1kit.data.sources.tinyworld import TINYWORLD
@@ -30,6 +31,7 @@ SOURCES: dict[str, Source] = {
         CMATH,
         HUMANEVAL,
         MBPP,
+        MBPP_DEBUG,
         *BBH,
         *GYM,
         HH_HARMLESS,

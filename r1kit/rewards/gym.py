@@ -18,7 +18,8 @@ _FUNCTIONS = frozenset(
     {"sin", "cos", "tan", "exp", "log", "ln", "sqrt", "asin", "acos", "atan", "sinh", "cosh", "tanh"}
 )
 _CALL = re.compile(r"([A-Za-z_]\w*|[^\W\d]\w*|[)\]'\"])\s*\(")
-_ATTRIBUTE = re.compile(r"\.\s*[^\W\d]|__|\blambda\b|\bfor\b|\*\*\s*[-+]?\s*[\w.]+\s*\*\*|:=")
+_ATTRIBUTE = re.compile(r"\.\s*[^\W\d]|__|\blambda\b|\bfor\b|:=")
+_HUGE = re.compile(r"\*\*\s*[-+]?\s*[\w.]+\s*\*\*|\*\*[\s(+-]*[0-9]{4}|<<")
 
 
 def load(payload: dict[str, Any]) -> None:
@@ -30,15 +31,15 @@ def judge(payload: dict[str, Any]) -> tuple[float, str]:
     """The scorer's verdict; only 1.0 is right."""
     name, answer = payload["dataset"], payload["answer"]
     if name in _EVALUATED and not harmless(answer):
-        return 0.0, "calls or attributes in an answer that is evaluated"
+        return 0.0, "calls, attributes or huge powers in an answer that is evaluated"
     score = float(_scorer(name)(answer, payload["entry"]))
     return (1.0, "right") if score >= 1.0 else (max(score, 0.0), "wrong")
 
 
 def harmless(answer: str) -> bool:
-    """Whether evaluating an answer calls nothing but elementary functions."""
+    """Whether evaluating an answer calls nothing but elementary functions, and makes no huge number."""
     calls = {match.group(1) for match in _CALL.finditer(answer)}
-    return calls <= _FUNCTIONS and not _ATTRIBUTE.search(answer)
+    return calls <= _FUNCTIONS and not _ATTRIBUTE.search(answer) and not _HUGE.search(answer)
 
 
 @cache

@@ -1,25 +1,21 @@
-"""Mathematical answers. Plain numbers are compared exactly and in place; the rest goes to math-verify in a worker."""
+"""Mathematical answers. What takes no algebra is judged in place, in microseconds; math-verify has the rest."""
 
 import re
-from fractions import Fraction
+from functools import cache, lru_cache
 from typing import Any
 
+from r1kit.rewards import choice
+from r1kit.rewards.cost import too_expensive
 from r1kit.rewards.hedging import hedged
+from r1kit.rewards.latex import differ
+from r1kit.rewards.quantity import quantity, same, split_unit, unwrapped
 
 MAX_CHARACTERS = 1000
-_MAX_DIGITS = 60
 _MAX_DEPTH = 25
+_RIGHT, _WRONG = (1.0, "right"), (0.0, "wrong")
 
-_NUMBER = re.compile(r"([+-]?)((?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)?(?:\.[0-9]+)?)")
 _LEAD = re.compile(r"^(?:so |thus,? |therefore,? )?(?:the )?(?:final )?answer(?: is)?:?\s+", re.IGNORECASE)
-_DECORATION = re.compile(r"\\?\$|\\[!,]|\^\{?\\circ\}?|\\?%|°|£|€|¥")
-_UNIT = re.compile(r"(?:\\(?:text|mbox|mathrm)\{[^{}]*\}|(?:\s*\b[A-Za-z]{2,}\b){1,3}|[\u4e00-\u9fff]{1,4})\s*$")
-_SCALE = re.compile(
-    r"\b(?:hundred|thousand|million|billion|trillion|dozen|squared|cubed|half|halves|thirds?|quarters?|fourths?|fifths?|"
-    r"times|and|to|plus|minus|over|pi|sqrt|sin|cos|tan|log|ln|exp|mod)\b|[万亿千百十半之又和]",
-    re.IGNORECASE,
-)
-_TEXT = re.compile(r"\\(?:text|textbf|mbox|mathrm)\s*\{([^{}]*)\}")
+_TEXT = re.compile(r"\\(?:text|textbf|textrm|mbox|mathrm)\s*\{([^{}]*)\}")
 _SEGMENT = re.compile(r"\$\$?(.+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _ARROW = re.compile(
     r"\\(?:implies|iff|to|quad|qquad|(?:Long|long)?(?:Right|right|Leftright|leftright)arrow)\b|=>|->|[;\n]"
@@ -27,7 +23,13 @@ _ARROW = re.compile(
 _EQUALS = re.compile(r"(?<![<>!\\])=")
 _TWO_NUMBERS = re.compile(r"(?<![0-9])(?![0-9]{1,3}(?:\s[0-9]{3})+(?![0-9]))[0-9.]+(?:\s|\\[ ;:])+[0-9]")
 _LIST = re.compile(r",(?![0-9]{3}(?![0-9]))|\\[{}]")
+_AND = re.compile(r",?\s*\\(?:text|mbox)\s*\{\s*,?\s*and\s*\},?|,?\s+and\s+")
+_OR = re.compile(r",|\\(?:text|mbox)\s*\{\s*(?:or|and)\s*\}|\b(?:or|and)\b|\\lor\b")
+_SOLUTION = re.compile(r"\s*([A-Za-z])\s*=([^=]+)")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
 _PROSE = re.compile(r"[A-Za-z]{3,}")
+_WORDS = re.compile(r"[A-Za-z]+(?:[ ,-]+[A-Za-z0-9]+)*")
+_BASED = re.compile(r"([0-9A-Z]+(?:\.[0-9A-Z]+)?)_\{?([0-9]+)\}?")
 
 
 def judge_in_place(answer: str, gold: str) -> tuple[float, str] | None:
@@ -36,104 +38,181 @@ def judge_in_place(answer: str, gold: str) -> tuple[float, str] | None:
         return 0.0, "the gold answer is empty"
     if len(answer) > MAX_CHARACTERS:
         return 0.0, "too long for a mathematical answer"
-    if hedged(answer, gold):
+    if _CONTROL.search(answer):
+        return 0.0, "control characters in the answer"
+    if not _verifiable(gold):
+        return 0.0, "the gold answer is prose, not mathematics"
+    expected, found = _gold(gold), _expression(answer)
+    if _plain(found) == _plain(expected):
+        return _RIGHT
+    solutions = _solutions(found, expected)
+    if solutions is None and hedged(answer, gold):
         return 0.0, "hedged"
     if _depth(answer) > _MAX_DEPTH:
         return 0.0, "nested too deeply"
-    if _TWO_NUMBERS.search(answer) and "\\" not in answer.replace("\\ ", "") and not _TWO_NUMBERS.search(gold):
-        return 0.0, "more than one number"
-    if len(gold) <= MAX_CHARACTERS and (expected := number(gold)) is not None:
-        found = number(answer)
-        if found is not None:
-            return (1.0, "right") if found == expected else (0.0, "wrong")
+    found = solutions or found
+    return _by_value(found, expected) or _by_form(found, expected) or _by_size(found, expected)
+
+
+def _by_value(found: str, expected: str) -> tuple[float, str] | None:
+    """Numbers, numbers in another base, words: exactly right or wrong."""
+    wanted = quantity(expected)
+    if wanted and (given := quantity(found)):
+        return _RIGHT if same(given, wanted) else _WRONG
+    digits, other_digits = _based(expected), _based(found)
+    if digits or other_digits:
+        number, other = digits or (expected, ""), other_digits or (found, "")
+        bases = {number[1], other[1]} - {""}
+        return _RIGHT if number[0] == other[0] and len(bases) == 1 else _WRONG
+    label = _label(expected) if _TEXT.fullmatch(expected.rstrip(" .,")) else ""
+    if len(label) == 1:
+        return choice.judge(found.strip(" .,"), label)
+    if _WORDS.fullmatch(label):
+        return _RIGHT if _parts(_label(found)) == _parts(label) else _WRONG
     return None
 
 
-def number(text: str) -> Fraction | None:
-    """The value of a plain decimal number, thousands separators, currency, per cent, degrees and a unit set aside."""
-    text = _DECORATION.sub("", _LEAD.sub("", _unboxed(text.strip()))).replace("{,}", ",").strip().rstrip(".").strip()
-    unit = _UNIT.search(text)
-    if unit and not _SCALE.search(unit.group()):
-        text = text[: unit.start()].strip()
-    match = _NUMBER.fullmatch(text.replace("\u2212", "-").replace("- ", "-"))
-    if not match or not match[2] or len(match[2]) > _MAX_DIGITS:
-        return None
-    value = Fraction(match[2].replace(",", ""))
-    return -value if match[1] == "-" else value
+def _by_form(found: str, expected: str) -> tuple[float, str] | None:
+    """More than was asked for, or another kind of thing."""
+    if _TWO_NUMBERS.search(found) and "\\" not in found.replace("\\ ", "") and not _TWO_NUMBERS.search(expected):
+        return 0.0, "more than one number"
+    if _ARROW.search(found) and not _ARROW.search(expected):
+        return 0.0, "more than one statement"
+    if len(_EQUALS.findall(found)) > max(1, len(_EQUALS.findall(expected))):
+        return 0.0, "more than one equation"
+    if _LIST.search(found) and quantity(expected):
+        return 0.0, "more than one value"
+    sets = [text.removeprefix("\\left").startswith("\\{") for text in (found, expected)]
+    pairs = [
+        text.removeprefix("\\left").startswith(("(", "[")) and text.endswith((")", "]")) for text in (found, expected)
+    ]
+    if (sets[0] and pairs[1]) or (sets[1] and pairs[0]):
+        return 0.0, "a set is no tuple and no interval"
+    units = split_unit(found, known=True)[1], split_unit(expected, known=True)[1]
+    if units[0] and units[1] and units[0] != units[1]:
+        return 0.0, "another unit"
+    return None
 
 
-def _depth(text: str) -> int:
+def _by_size(found: str, expected: str) -> tuple[float, str] | None:
+    """What can be told by putting numbers in; what is too much to compute."""
+    one, other = split_unit(found, known=True)[0], split_unit(expected, known=True)[0]
+    if differ(one, other):
+        return _WRONG
+    return (0.0, "too expensive to judge") if too_expensive(one, other) else None
+
+
+def _depth(answer: str) -> int:
     """How deeply brackets of any kind are nested, closed or not."""
     deepest = depth = 0
-    for letter in text:
+    for letter in answer:
         depth += (letter in "([{") - (letter in ")]}")
         deepest = max(deepest, depth)
     return deepest
 
 
-def _unboxed(text: str) -> str:
-    if len(text) > 4 and text.startswith("**") and text.endswith("**"):
-        text = text[2:-2].strip()
-    if text.startswith("\\boxed{") and text.endswith("}"):
-        return text[len("\\boxed{") : -1]
-    return text
+_WARM = (
+    ("\\frac{\\sqrt{2}}{2}", "\\frac{1}{\\sqrt{2}}"),
+    ("(1,2]", "1 < x \\le 2"),
+    ("\\{1,x\\}", "\\{x,1\\}"),
+    ("(1,\\pi)", "(1, -\\pi)"),
+    ("(-\\infty,2)\\cup(3,\\infty)", "(3,\\infty)\\cup(-\\infty,2)"),
+    ("x^2-1", "(x-1)(x+1)"),
+    ("y=2x+1", "y - 2x = 1"),
+    ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&2\\\\4&3\\end{pmatrix}"),
+    ("3+2i", "2i-3"),
+    ("\\sin x", "\\cos^2 x"),
+)
+"""Gold and answer of the common kinds: what is computed for one is remembered for all of its kind."""
+
+
+@cache
+def _warm_up() -> None:
+    for gold, answer in _WARM:
+        judge({"gold": gold, "answer": answer})
 
 
 def load(_payload: dict[str, Any]) -> None:
-    """Import what judging needs, once, in the process that workers are forked from."""
-    import math_verify  # noqa: F401  (it takes half a second; only workers need it)
+    """Import what judging needs, and fill its caches, once, in the process that workers are forked from."""
+    _warm_up()
 
 
 def judge(payload: dict[str, Any]) -> tuple[float, str]:
-    """1 if the answer is the gold value or expression. Runs in a worker: expressions may never finish."""
+    """1 if the answer is the gold expression. Runs in a worker, behind `judge_in_place`: algebra may never finish."""
     from math_verify import verify
 
-    answer, gold = _expression(payload["answer"]), _expression(payload["gold"])
-    if not _verifiable(gold):
-        return 0.0, "the gold answer is prose, not mathematics"
-    if _plain(answer) == _plain(gold):
-        return 1.0, "right"
-    if _ARROW.search(answer) and not _ARROW.search(gold):
-        return 0.0, "more than one statement"
-    if len(_EQUALS.findall(answer)) > max(1, len(_EQUALS.findall(gold))):
-        return 0.0, "more than one equation"
-    if number(gold) is not None and _LIST.search(answer):
-        return 0.0, "more than one value"
-    expected, found = _parse(gold), _parse(answer)
-    if not found:
+    expected, found = _gold(payload["gold"]), _expression(payload["answer"])
+    found = _solutions(found, expected) or found
+    wanted, given = _parse_gold(expected), _parse(found)
+    if not given:
         return 0.0, "not a mathematical expression"
-    if _false_equation(found[0]):
+    if _false_equation(given[0]):
         return 0.0, "a false equation"
-    right = verify(expected, found, timeout_seconds=None)
-    return (1.0, "right") if right else (0.0, "wrong")
+    right = verify(wanted, given, timeout_seconds=None, allow_set_relation_comp=True)
+    return _RIGHT if right else _WRONG
 
 
 def _expression(text: str) -> str:
     """The mathematics of an answer: unboxed, out of its sentence, without dollar signs."""
-    text = _LEAD.sub("", text.strip()).strip()
-    text = _unboxed(text)
+    text = unwrapped(_LEAD.sub("", text.strip()))
     segments = [next(filter(None, groups)) for groups in _SEGMENT.findall(text)]
     if len(segments) == 1 and not re.search(r"[0-9=]", _SEGMENT.sub("", text)):
         text = segments[0]
-    return _unboxed(text.strip().rstrip(".").strip())
+    return unwrapped(text.strip().rstrip(".").strip())
 
 
+_gold = lru_cache(maxsize=4096)(_expression)
+
+
+@lru_cache(maxsize=4096)
 def _plain(text: str) -> str:
-    """For literal comparison: no spaces, no text commands, one spelling of fractions."""
+    """For literal comparison: no spaces, no text commands, one spelling of fractions and of the empty set."""
     text = _TEXT.sub(r"\1", text).replace("\\left", "").replace("\\right", "")
-    text = re.sub(r"\\[dt]frac", r"\\frac", text)
+    text = re.sub(r"\\[dt]frac", r"\\frac", text).replace("\\varnothing", "\\emptyset").replace("\\{\\}", "\\emptyset")
+    text = re.sub(r"\b([ap])\.m\b\.?", r"\1m", text)
     return re.sub(r"\s+|\\[!,;: ]|\\?\$|\\?%|\^\{?\\circ\}?", "", text).casefold()
 
 
+@lru_cache(maxsize=4096)
 def _verifiable(gold: str) -> bool:
     """Whether a gold answer is mathematics or a label, not a sentence."""
     return len(gold) <= MAX_CHARACTERS and len(_PROSE.findall(re.sub(r"\\[A-Za-z]+", " ", _TEXT.sub("", gold)))) <= 2
 
 
+def _solutions(found: str, expected: str) -> str | None:
+    """`x = 1 or x = -2` as the list `1,-2`, where the gold answer is a list as long; else None."""
+    if "=" not in found or "=" in expected:
+        return None
+    matches = [_SOLUTION.fullmatch(part) for part in _OR.split(found)]
+    names = {match[1] if match else "" for match in matches}
+    if len(matches) < 2 or len(names) > 1 or "" in names or len(matches) != len(_AND.sub(",", expected).split(",")):
+        return None
+    return ",".join(match[2].strip() for match in matches if match)
+
+
+def _based(text: str) -> tuple[str, str] | None:
+    match = _BASED.fullmatch(_TEXT.sub(r"\1", text).replace(" ", ""))
+    return (match[1], match[2]) if match else None
+
+
+def _label(text: str) -> str:
+    return " ".join(_TEXT.sub(r"\1", text).replace("$", "").strip(" .,:*()").casefold().split())
+
+
+def _parts(label: str) -> list[str]:
+    """A label's letters where it is a list of them, in one order; else the label."""
+    parts = re.split(r"[ ,]+(?:and )?", label)
+    return sorted(parts) if all(len(part) == 1 for part in parts) else [label]
+
+
 def _parse(text: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
 
+    text = _AND.sub(",", split_unit(text, known=True)[0])
     return parse(f"\\boxed{{{text}}}", [LatexExtractionConfig(boxed_match_priority=0)], parsing_timeout=None)  # pyright: ignore[reportArgumentType]  (the worker keeps time)
+
+
+_parse_gold = lru_cache(maxsize=64)(_parse)
 
 
 def _false_equation(found: Any) -> bool:

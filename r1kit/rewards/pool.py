@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from r1kit import chat
 from r1kit.rewards import choice, code, gym, math
+from r1kit.rewards.scratch import remove
 from r1kit.rewards.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _START_SECONDS = 120.0
 _GRACE_SECONDS = 3.0
 _MAX_CHUNK = 256
+_WORKERS = {"debug": "code"}
 _INHERITED = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "MPLCONFIGDIR", "VIRTUAL_ENV")
 
 
@@ -49,6 +52,8 @@ class VerifierPool:
             raise ValueError(f"deadline_seconds must be above 0, not {deadline_seconds}")
         self._num_workers = workers
         self.deadline_seconds = deadline_seconds
+        self.waited_seconds = 0.0
+        """Wall time that `verify` has spent waiting for workers, all calls together."""
         self._workers: dict[str, list[_Worker]] = {}
 
     def __enter__(self) -> Self:
@@ -86,7 +91,7 @@ class VerifierPool:
             if isinstance(prepared, Verdict):
                 verdicts.append(prepared)
             else:
-                work.setdefault(problem.verifier, []).append((len(verdicts), prepared))
+                work.setdefault(_WORKERS.get(problem.verifier, problem.verifier), []).append((len(verdicts), prepared))
                 verdicts.append(None)
         for kind, items in work.items():
             for place, verdict in self._run(kind, items):
@@ -107,7 +112,9 @@ class VerifierPool:
                     if waiting and not worker.pending:
                         worker.send([waiting.popleft() for _ in range(min(size, len(waiting)))])
                 busy = [worker for worker in workers if worker.pending]
+                started = time.monotonic()
                 ready = select.select([worker.output for worker in busy], [], [], 1.0)[0]
+                self.waited_seconds += time.monotonic() - started
                 for worker in busy:
                     done += worker.receive() if worker.output in ready else worker.overdue()
         except BaseException:
@@ -128,6 +135,7 @@ class _Worker:
     deaths: int = 0
     heard: float = 0.0
     buffer: bytes = b""
+    scratch: str = ""
 
     @property
     def output(self) -> int:
@@ -138,7 +146,9 @@ class _Worker:
     def send(self, items: list[tuple[int, dict[str, Any]]]) -> None:
         """Hand it a chunk; the process is started, or replaced where it has ended in the meantime."""
         self.pending = deque(items)
-        if self.process is None or self.process.poll() is not None:
+        if self.process is not None and self.process.poll() is not None:
+            self.stop()
+        if self.process is None:
             self._start()
         assert self.process and self.process.stdin
         self.heard = time.monotonic()
@@ -200,8 +210,10 @@ class _Worker:
             "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
         }  # fmt: skip
         self.buffer, self.ready = b"", False
+        self.scratch = tempfile.mkdtemp(prefix="r1kit-")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "r1kit.rewards.worker", self.kind, str(self.deadline)],
+            [sys.executable, "-P", "-s", "-m", "r1kit.rewards.worker", self.kind, str(self.deadline),
+             self.scratch],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True, env=environment,
         )  # fmt: skip
 
@@ -225,11 +237,12 @@ class _Worker:
             with contextlib.suppress(BrokenPipeError):  # what was still buffered is of no use to a dead process
                 stream.close()
         self.process = None
+        remove(self.scratch)
 
 
 def _prepare(problem: Problem, completion: str, opens_think: bool) -> Verdict | dict[str, Any]:
     """The payload for a worker, or at once the verdict where reading the text is enough."""
-    if problem.verifier == "code":
+    if problem.verifier in ("code", "debug"):
         return _prepare_code(problem, completion, opens_think)
     answer = chat.final_answer(completion, opens_think)
     if answer is None:
@@ -259,7 +272,10 @@ def _prepare_code(problem: Problem, completion: str, opens_think: bool) -> Verdi
         return Verdict(0.0, "no single program", 0.0)
     if len(program) > code.MAX_CHARACTERS:
         return Verdict(0.0, "the program is too long", 0.0)
-    return {"answer": program, "tests": problem.tests, "entry_point": str(_meta(problem).get("entry_point", ""))}
+    return {
+        "answer": program, "tests": problem.tests, "entry_point": str(_meta(problem).get("entry_point", "")),
+        "tests_shown": problem.verifier == "debug",
+    }  # fmt: skip
 
 
 def _meta(problem: Problem) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def test_a_changed_line_changes_the_stages_that_can_reach_it(
     assert changed(tree, tmp_path, file) == stages
 
 
-@pytest.mark.parametrize("verifier", ["math", "code", "worker", "confine", "plain", "hedging"])
+@pytest.mark.parametrize("verifier", ["math", "code", "worker", "confine", "trial", "hedging"])
 def test_verifiers_belong_to_whatever_verifies(tree: Path, verifier: str) -> None:
     """`worker` is started by its name in a string, not imported."""
     users = {stage for stage in BODIES if f"r1kit.rewards.{verifier}" in reachable(f"tasks.{stage}", tree)}

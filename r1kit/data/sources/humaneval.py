@@ -1,10 +1,22 @@
 """HumanEval: Python functions to complete, with tests (Chen et al., arXiv 2107.03374)."""
 
+import ast
 import json
 
-from r1kit.data.records import Context, Record
+from r1kit.data.records import BadField, Context, Record
 from r1kit.data.source import RawFile, Source
 from r1kit.rows import Problem
+
+
+def _helpers(start: str, entry_point: str) -> str:
+    """The functions that the prompt gives ready made, which three of the tests use: not the answer's to redefine."""
+    try:
+        nodes = ast.parse(start).body
+    except SyntaxError:
+        raise BadField("prompt", start, "prompt is no Python") from None
+    given = [node for node in nodes if isinstance(node, ast.FunctionDef) and node.name != entry_point]
+    imports = [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "".join(f"{ast.unparse(node)}\n" for node in [*imports, *given]) if given else ""
 
 
 def _benchmark(record: Record, context: Context) -> Problem:
@@ -13,7 +25,7 @@ def _benchmark(record: Record, context: Context) -> Problem:
         **context.common(record.text("task_id").removeprefix("HumanEval/")),
         prompt=f"Complete this Python function. Answer with the whole program.\n\n```python\n{start.strip()}\n```",
         verifier="code",
-        tests=record.text("test"),
+        tests=_helpers(start, record.text("entry_point")) + record.text("test"),
         solution=start + record.text("canonical_solution"),
         benchmark=context.held_out(),
         meta=json.dumps({"entry_point": record.text("entry_point")}),

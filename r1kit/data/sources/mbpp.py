@@ -10,15 +10,16 @@ _SLOW = (123,)
 """Its reference solution runs for about five seconds, so whether it meets a deadline is the machine's mood."""
 
 
-def _problem(record: Record, context: Context) -> Problem | None:
-    task = record.get("task_id")
-    if not isinstance(task, int):
-        raise BadField("task_id", task, "task_id is not a whole number")
+def task(record: Record, context: Context) -> Problem | None:
+    """A task as a problem; None where it belongs to the other split."""
+    number = record.get("task_id")
+    if not isinstance(number, int):
+        raise BadField("task_id", number, "task_id is not a whole number")
     # Few-shot examples and validation tasks train too: nothing here needs them for anything else.
-    if (task in _TEST_SPLIT) != (context.kind == "benchmarks"):
+    if (number in _TEST_SPLIT) != (context.kind == "benchmarks"):
         return None
-    if task in _SLOW:
-        raise BadField("task_id", task, "the reference solution runs for seconds, near the verifier's deadline")
+    if number in _SLOW:
+        raise BadField("task_id", number, "the reference solution runs for seconds, near the verifier's deadline")
     tests = [test for test in record.items("test_list") if isinstance(test, str) and test.strip()]
     if not tests:
         raise BadField("test_list", record.get("test_list"), "test_list holds no tests")
@@ -28,7 +29,7 @@ def _problem(record: Record, context: Context) -> Problem | None:
     # The tests belong to the question: nothing else says what the function is to be called.
     shown = "\n".join(test.strip() for test in tests)
     return Problem(
-        **context.common(task),
+        **context.common(number),
         prompt=f"{record.text('text').strip()}\n\nTests:\n```python\n{shown}\n```",
         verifier="code",
         tests=shown,
@@ -49,6 +50,6 @@ MBPP = Source(
             "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
         ),
     ),
-    makers={"problems": _problem, "benchmarks": _problem},
+    makers={"problems": task, "benchmarks": task},
     note="a copy of google-research's mbpp, whose own licence was not checked",
 )

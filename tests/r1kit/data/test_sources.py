@@ -6,7 +6,10 @@ import re
 import pytest
 
 from r1kit import chat
+from r1kit.data.records import Placed
+from r1kit.data.sift import Sieve
 from r1kit.data.table import SOURCES
+from r1kit.rewards import VerifierPool
 from r1kit.rows import PreferencePair, Problem, SftRow
 from tests.r1kit.data import made_up
 from tests.r1kit.data.conftest import Prepare
@@ -84,6 +87,38 @@ def test_mbpp_follows_the_authors_split(prepare: Prepare) -> None:
     assert [row.id for row in prepared.rows("benchmarks", Problem)] == ["mbpp/11", "mbpp/12"]
     assert [row.id for row in prepared.rows("problems", Problem)] == ["mbpp/2", "mbpp/601"]
     assert [row["field"] for row in prepared.set_aside(kind="problems")] == ["test_setup_code"]
+
+
+def test_mbpp_debug_asks_to_mend_what_the_tests_find(prepare: Prepare) -> None:
+    entries = [{"source": "mbpp_debug", "options": {"variant": variant}} for variant in range(4)]
+    prepared = prepare({"problems": entries})
+    rows = prepared.rows("problems", Problem)
+    assert {row.parents for row in rows} == {("mbpp/2",), ("mbpp/601",)} and len({row.id for row in rows}) == len(rows)
+    for row in rows:
+        faulty = json.loads(row.meta)["faulty"]
+        assert row.verifier == "debug" and faulty in row.prompt and row.tests in row.prompt
+        assert row.solution not in row.prompt and faulty != row.solution
+    aside = {row["rule"] for row in prepared.set_aside(kind="problems", source="mbpp_debug")}
+    assert aside <= {"survivor", "schema"}
+
+
+def test_a_fault_that_no_test_finds_is_set_aside(pool: VerifierPool) -> None:
+    row = Problem(
+        id="d/1",
+        source="d",
+        licence="MIT",
+        prompt="?",
+        verifier="debug",
+        tests="assert f(1) == 1",
+        solution="def f(x):\n    return x",
+        meta=json.dumps({"faulty": "def f(x):\n    return x * x"}),
+    )
+    killed = row.model_copy(
+        update={"id": "d/2", "prompt": "!", "meta": json.dumps({"faulty": "def f(x):\n    return x + x"})}
+    )
+    sifted = Sieve("problems", pool).sift("d", [Placed(row, "d", 1), Placed(killed, "d", 2)])
+    assert sifted.rows == [killed]
+    assert [(aside.rule, aside.field) for aside in sifted.set_aside] == [("survivor", "meta")] and not sifted.num_faults
 
 
 def test_bbh(prepare: Prepare) -> None:

@@ -3,6 +3,8 @@
 import gzip
 import json
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,12 @@ def problem(verifier: str, answer: str = "", **more: Any) -> Problem:
 def coded(tests: str, entry_point: str = "") -> Problem:
     """A programming problem."""
     return problem("code", tests=tests, meta=json.dumps({"entry_point": entry_point}))
+
+
+def gym_problem(dataset: str, answer: str) -> Problem:
+    """A problem of reasoning-gym, with as much of its entry as the scorers of `chain_sum` and `countdown` read."""
+    entry = {"question": "?", "answer": answer, "metadata": {"numbers": [1, 2, 3], "target": 0}}
+    return problem("gym", answer, meta=json.dumps({"dataset": dataset, "entry": entry}))
 
 
 def fenced(program: str) -> str:
@@ -48,6 +56,14 @@ def descendants(marker: Path) -> list[int]:
             if f"TMPDIR={marker}\0".encode() in environment:
                 found.append(int(entry.name))
     return found
+
+
+def until(met: Callable[[], bool]) -> None:
+    """Wait for something that is about to happen; fails after 20 seconds."""
+    limit = time.monotonic() + 20
+    while not met():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 def mirror(name: str) -> Path:

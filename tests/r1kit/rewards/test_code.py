@@ -2,16 +2,17 @@
 
 # ruff: noqa: E501  (hostile programs stand on a line each)
 
+import json
+
 import pytest
 
 from r1kit.rewards import VerifierPool
 from r1kit.rewards.code import program
-from tests.r1kit.rewards.problems import coded, fenced
+from tests.r1kit.rewards.problems import coded, fenced, problem
 
 SQUARE = "def square(x):\n    return x * x"
 TESTS = "assert square(2) == 4\nassert square(-3) == 9\nassert square(0) == 0"
 CHECK = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate(-3) == 9"
-SECRET = "def check(candidate):\n    assert candidate() == 'osprey 73519'"
 
 
 def verdict(pool: VerifierPool, answer: str, tests: str = TESTS, entry_point: str = ""):
@@ -62,38 +63,6 @@ def test_wrong_programs_fail_and_say_why(pool: VerifierPool, answer: str, reason
     assert found.score == 0 and reason in found.reason
 
 
-EQUAL_TO_ALL = "class Yes{base}:\n    def __eq__(self, other):\n        return True\n    __hash__ = None\n"
-CHEATS = {
-    "exits at once": "import os\nos._exit(0)",
-    "exits politely": "import sys\nsys.exit(0)",
-    "raises SystemExit": "raise SystemExit(0)",
-    "exits in the function": "import os\ndef square(x):\n    os._exit(0)",
-    "is equal to all": EQUAL_TO_ALL.format(base="") + "def square(x):\n    return Yes()",
-    "is an int equal to all": EQUAL_TO_ALL.format(base="(int)") + "def square(x):\n    return Yes(1)",
-    "hides it in a list": EQUAL_TO_ALL.format(base="") + "def square(x):\n    return [Yes()]",
-    "has a metaclass": "class Meta(type):\n    def __eq__(cls, other):\n        return True\n    __hash__ = type.__hash__\n"
-    "class Yes(metaclass=Meta):\n    pass\ndef square(x):\n    return Yes",
-    "is a callable equal to all": EQUAL_TO_ALL.format(base="")
-    + "    def __call__(self, *args):\n        return self\nsquare = Yes()",
-    "replaces the check": "def check(candidate):\n    pass\ndef square(x):\n    return 0",
-    "replaces what wraps": "__plain__ = lambda value: True\ndef square(x):\n    return 0",
-    "replaces built-ins": "import builtins\nbuiltins.all = builtins.abs = builtins.len = lambda *a: True\n"
-    "builtins.AssertionError = SystemExit\ndef square(x):\n    return 0",
-    "forges a verdict": "import os\nfor fd in range(3, 64):\n    try:\n"
-    '        os.write(fd, b\'["", 1.0, "all tests pass"]\\n\' * 3)\n    except OSError:\n        pass\nos._exit(0)',
-    "closes everything": "import os\nos.closerange(0, 64)\ndef square(x):\n    return 0",
-    "swallows exceptions": "import sys\nsys.excepthook = lambda *a: None\ndef square(x):\n    raise Exception",
-    "has no __str__": "class Odd(Exception):\n    def __str__(self):\n        raise SystemExit\ndef square(x):\n    raise Odd",
-}
-
-
-@pytest.mark.parametrize("tests", [TESTS, CHECK], ids=["asserts", "check"])
-@pytest.mark.parametrize("cheat", list(CHEATS))
-def test_nothing_passes_without_solving_the_problem(pool: VerifierPool, cheat: str, tests: str) -> None:
-    found = verdict(pool, CHEATS[cheat], tests, "square" if tests is CHECK else "")
-    assert found.score == 0 and found.reason
-
-
 @pytest.mark.parametrize(
     ("answer", "tests"),
     [
@@ -135,52 +104,108 @@ def test_the_same_tests_pass_for_the_right_answer(pool: VerifierPool, right: str
     assert found.score == 1, found.reason
 
 
-FIND = """
-def seen(frame):
-    while frame is not None:
-        for value in [*frame.f_locals.values(), *frame.f_code.co_consts]:
-            for text in [value, *getattr(value, "co_consts", ()), *(value.values() if isinstance(value, dict) else ())]:
-                if "osprey 73519" in str(text):
-                    return "osprey 73519"
-        frame = frame.f_back
-    return "not found"
+NODE = """
+class Node:
+    def __init__(self, value, *children):
+        self.value, self.children = value, list(children)
+    def __getitem__(self, place):
+        return self.children[place]
+    def __len__(self):
+        return len(self.children)
+    def __contains__(self, value):
+        return value == self.value or any(value in child for child in self.children)
+def depth(node):
+    return 1 + max((depth(child) for child in node.children), default=0)
+def same(node):
+    return node
 """
-PEEPHOLES = {
-    "getframe": "import sys\ndef f():\n    return seen(sys._getframe())",
-    "traceback": "def f():\n    try:\n        1 / 0\n    except ZeroDivisionError as e:\n"
-    "        return seen(e.__traceback__.tb_frame)",
-    "getattr": "def f():\n    try:\n        1 / 0\n    except ZeroDivisionError as e:\n"
-    "        return seen(getattr(e.__traceback__, 'tb_' + 'frame'))",
-    "inspect": "import inspect\ndef f():\n    return seen(inspect.currentframe())",
-    "generator": "def g():\n    yield\ndef f():\n    made = g()\n    next(made)\n    return seen(made.gi_frame)",
-    "current frames": "import sys\ndef f():\n    return seen(list(sys._current_frames().values())[0])",
-    "garbage": "import gc\ndef f():\n    return next(str(o) for o in gc.get_objects() if 'osprey' in str(o))",
-    "trace": "import sys\nfound = []\nsys.setprofile(lambda frame, *a: found.append(seen(frame)))\ndef f():\n    return found[-1]",
-    "thread trace": "import sys, threading\nfound = []\ndef spy(frame, *a):\n    found.append(seen(frame))\n"
-    "threading.settrace(spy)\nt = threading.Thread(target=len, args=('a',))\nt.start(); t.join()\ndef f():\n    return found[-1]",
-    "audit hook": "import sys\nfound = []\nsys.addaudithook(lambda e, a: found.append(a))\n"
-    "def f():\n    return next('osprey 73519' for a in found if 'osprey' in str([getattr(x, 'co_consts', x) for x in a])"
-    " or any('osprey' in str(getattr(c, 'co_consts', '')) for x in a for c in getattr(x, 'co_consts', ())))",
-    "memory": "import re\ndef f():\n    with open('/proc/self/mem', 'rb', 0) as mem:\n"
-    "        for line in open('/proc/self/maps'):\n            if 'heap' in line or 'rw-p' in line:\n"
-    "                a, b = (int(x, 16) for x in line.split()[0].split('-'))\n                mem.seek(a)\n"
-    "                if m := re.search(rb'osprey [0-9]+', mem.read(b - a)):\n                    return m.group().decode()",
-    "ctypes": "import ctypes\ndef f():\n    return seen(ctypes.pythonapi)",
-    "main module": "import sys, __main__\ndef f():\n    return next(str(v) for v in vars(__main__).values() if 'osprey' in str(v))",
-}  # fmt: skip
 
 
-@pytest.mark.parametrize("peephole", list(PEEPHOLES))
-def test_an_answer_cannot_read_its_tests(pool: VerifierPool, peephole: str) -> None:
-    found = verdict(pool, FIND + PEEPHOLES[peephole], SECRET, "f")
-    assert found.score == 0, found.reason
+@pytest.mark.parametrize(
+    "tests",
+    [
+        "root = Node(1, Node(2), Node(3, Node(4)))\nassert depth(root) == 3 and root[1].value == 3 and len(root) == 2",
+        "root = Node(1)\nroot.children = [Node(2)]\nassert depth(root) == 2 and root.value == 1",
+        "root = Node(1)\nassert same(root) is root and same(root) == root and same(root) != Node(1)",
+        "assert isinstance(same(Node(1)), Node) and not isinstance(1, Node) and 4 in Node(3, Node(4)) and not Node(1)",
+        "for value in (None, 1.5, 2 ** 99999, 'a', b'b', [1, [2]], (1,), {1: {2}}, frozenset({3}), 1j, int, range(9)):\n"
+        "    assert same(value) == value and type(same(value)) is type(value)",
+        "import collections, datetime, decimal, fractions\n"
+        "for value in (collections.Counter('aab'), collections.deque([1]), decimal.Decimal('0.1'),\n"
+        "              fractions.Fraction(1, 3), datetime.date(2024, 1, 2), datetime.timedelta(3)):\n"
+        "    assert same(value) == value and type(same(value)) is type(value)",
+        "import math\nassert math.isnan(same(float('nan'))) and same(float('-inf')) == -math.inf",
+    ],
+)
+def test_objects_stay_with_the_answer_and_values_come_over(pool: VerifierPool, tests: str) -> None:
+    found = verdict(pool, NODE, tests, "depth")
+    assert found.score == 1, found.reason
 
 
-def test_the_peepholes_would_work_in_the_open() -> None:
-    """The cheat above is no straw man: where frames are open to it, it finds the secret."""
-    space: dict = {}
-    exec(FIND + PEEPHOLES["getframe"], space)
-    exec(compile(SECRET + "\ncheck(f)", "tests", "exec"), space)
+@pytest.mark.parametrize(
+    ("answer", "tests"),
+    [
+        ("def f(n):\n    yield from range(n)", "assert list(f(3)) == [0, 1, 2] and sum(f(4)) == 6"),
+        ("import itertools\nf = itertools.count", "numbers = f(5)\nassert [next(numbers), next(numbers)] == [5, 6]"),
+        ("def f(x):\n    raise KeyError(x)", "try:\n    f(1)\n    assert False\nexcept KeyError:\n    pass"),
+        ("class Mine(ValueError):\n    pass\ndef f():\n    raise Mine('no')",
+         "try:\n    f()\n    assert False\nexcept ValueError as error:\n    assert 'no' in str(error)"),
+        ("from typing import NamedTuple\nclass P(NamedTuple):\n    x: int\nf = P", "assert f(3) == (3,)"),
+        ("import enum\nclass Kind(enum.IntEnum):\n    A = 3\ndef f():\n    return Kind.A", "assert f() == 3"),
+        ("import numpy as np\ndef f(x):\n    return np.array(x).sum()", "assert f([1, 2]) == 3"),
+        ("import numpy as np\ndef f(x):\n    return np.array(x) * 2", "assert f([1, 2]) == [2, 4]"),
+        ("f = lambda *, key=1: key", "assert f() == 1 and f(key='a') == 'a'"),
+        ("f = lambda x: x", "def own(x):\n    return f(x) + 1\nassert own(1) == 2"),
+        ("f = lambda x: x", "def test_f():\n    assert f(1) == 1\ntest_f()"),
+    ],
+)  # fmt: skip
+def test_iterators_exceptions_and_subclasses_come_over(pool: VerifierPool, answer: str, tests: str) -> None:
+    found = verdict(pool, answer, tests)
+    assert found.score == 1, found.reason
+
+
+def test_what_the_tests_hand_over_is_a_copy(pool: VerifierPool) -> None:
+    answer = "def f(x):\n    x.clear()\n    return 0"
+    assert verdict(pool, answer, "x = [1]\nassert f(x) == 0 and x == [1]").score == 1
+
+
+def test_a_function_named_like_a_built_in_must_be_there(pool: VerifierPool) -> None:
+    tests = "assert sum([1, 2]) == 3"
+    assert verdict(pool, "def sum(x):\n    return x[0] + x[1]", tests).score == 1
+    assert verdict(pool, "x = 1", tests).reason == "NameError: name 'sum' is not defined"
+
+
+@pytest.mark.parametrize(
+    "tests", ["assert f(1) ==", "import nothing_like_it\nassert f(1) == 1", "assert f(lambda: 1) == 1"]
+)
+def test_tests_that_cannot_run_pass_nobody(pool: VerifierPool, tests: str) -> None:
+    found = verdict(pool, "f = lambda x: 1", tests)
+    assert found.score == 0 and found.reason
+
+
+GIVEN = "assert square(2) == 4\nassert square(-3) == 9"
+
+
+@pytest.mark.parametrize(
+    ("beside", "reason"),
+    [
+        ("", "all tests pass"),
+        (GIVEN, "all tests pass"),
+        ("assert square(2)  ==  4  # the same", "all tests pass"),
+        ("assert square(2) == 5", "the tests have been changed"),
+        ("assert True", "the tests have been changed"),
+        (GIVEN.replace("9", "-9"), "the tests have been changed"),
+    ],
+)
+def test_mending_a_program_leaves_its_tests_alone(pool: VerifierPool, beside: str, reason: str) -> None:
+    task = problem("debug", tests=GIVEN, meta=json.dumps({"faulty": "def square(x):\n    return x + x"}))
+    found = pool.verify([task], [fenced(f"{SQUARE}\n{beside}")])[0]
+    assert (found.score, found.reason) == (float(reason == "all tests pass"), reason)
+
+
+def test_a_program_that_is_not_mended_fails(pool: VerifierPool) -> None:
+    task = problem("debug", tests=GIVEN, meta=json.dumps({"faulty": "def square(x):\n    return x + x"}))
+    assert pool.verify([task], [fenced("def square(x):\n    return x + x")])[0].reason == "a test fails"
 
 
 @pytest.mark.parametrize(

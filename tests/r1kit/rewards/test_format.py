@@ -1,6 +1,11 @@
 """The format reward: one chain, one answer, also where the template has opened the chain already."""
 
+import itertools
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from r1kit.rewards import format_reward
 
@@ -38,3 +43,21 @@ def test_anything_else_scores_0_where_the_template_opened_the_chain(text: str) -
 
 def test_a_chain_opened_twice_scores_0() -> None:
     assert format_reward(GOOD, opens_think=True) == 0
+
+
+PARTS = ("<think>", "</think>", "<answer>", "</answer>", "text", " ")
+
+
+@pytest.mark.parametrize("length", range(7))
+def test_of_all_orders_of_tags_and_text_one_scores_1(length: int) -> None:
+    """Chain, then answer, text in both, white space alone between them and around: nothing else, however arranged."""
+    for parts in itertools.product(PARTS, repeat=length):
+        text = "".join(parts)
+        right = re.fullmatch(r" *<think>[tex ]*text[tex ]*</think> *<answer>[tex ]*text[tex ]*</answer> *", text)
+        assert format_reward(text) == float(bool(right)), text
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join))
+def test_what_the_template_has_written_makes_no_difference(rest: str) -> None:
+    assert format_reward(f"<think>{rest}") == format_reward(rest, opens_think=True)

@@ -46,6 +46,7 @@ ATTACKS = (
     "__import__('os').system('touch {place}')", "open('{place}', 'w')", "exec(\"open('{place}', 'w')\")",
     "().__class__.__base__.__subclasses__()", "(lambda: open('{place}', 'w'))()", "[open][0]('{place}', 'w')",
     "sin.__globals__", "eval('1')", "''.join(['a'])", "9**9**9**9", "getattr (1, 'real')", "ｅxec('1')", "(x := 5)",
+    "9**99999999", "2**(-9999)", "1<<999999999",
 )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from r1kit.rewards import language_share
 
@@ -26,6 +28,21 @@ def test_one_language_scores_1_and_the_other_0() -> None:
 def test_the_share_is_words_over_words() -> None:
     assert language_share("start 加 three 得 seven", "en") == pytest.approx(3 / 5)
     assert language_share("start 加 three 得 seven", "zh") == pytest.approx(2 / 5)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["seven", "加", "得", "makes", " 3 + 4 ", "x", "\\frac{1}{2}", "<think>", "AB"]), max_size=30
+    )
+)
+def test_two_languages_share_what_there_is(words: list[str]) -> None:
+    text = " ".join(words)
+    english, chinese = language_share(text, "en"), language_share(text, "zh")
+    assert min(english, chinese) >= 0
+    assert english + chinese == pytest.approx(1 if english + chinese < 2 else 2)
+    assert language_share(f"{text} seven", "en") >= english or english == 1
+    assert language_share(f"{text} 加", "zh") >= chinese or chinese == 1
 
 
 def test_more_of_another_language_never_raises_the_share() -> None:

@@ -3,6 +3,8 @@
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from r1kit.rewards import repetition_share
 
@@ -24,6 +26,15 @@ def test_ordinary_text_does_not_repeat(text: str) -> None:
 @pytest.mark.parametrize("text", ["!" * 500, "- " * 500, "=" * 40, "。" * 100, "哈" * 300])
 def test_runs_of_one_sign_are_loops(text: str) -> None:
     assert repetition_share(text) > 0.9
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["seven", "加", "!", "so we add", "7"]), max_size=200).map(" ".join))
+def test_the_share_is_a_share_and_saying_it_twice_raises_it(text: str) -> None:
+    share, twice = repetition_share(text), repetition_share(f"{text} {text}")
+    assert 0 <= share <= 1 and 0 <= twice <= 1
+    if len(text.split()) > 24:
+        assert twice >= 0.4
 
 
 def test_half_a_loop_is_half() -> None:
