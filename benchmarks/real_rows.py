@@ -32,7 +32,7 @@ def problems(name: str) -> tuple[list[Problem], list[BadRow]]:
     good: list[Problem] = []
     bad: dict[tuple[str, int], BadRow] = {}
     for kind in kinds:
-        for item in source.rows(kind, SourceEntry(source=name), paths, 0):
+        for item in source.rows(kind, SourceEntry(source=name, limit=None), paths, 0):
             if isinstance(item, BadRow):
                 bad[item.file, item.row] = item
             else:

@@ -116,7 +116,9 @@ def _sandbox() -> Finding:
     if not missing:
         return Finding("sandbox", "good", "Landlock and seccomp hold what models wrote")
     lost = " and ".join(missing)
-    return Finding("sandbox", "note", f"no {lost}: what models wrote is hindered, not held; run them in a machine apart")
+    return Finding(
+        "sandbox", "note", f"no {lost}: what models wrote is hindered, not held; run them in a machine apart"
+    )
 
 
 def _workspace(workspace: Workspace) -> Finding:

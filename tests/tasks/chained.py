@@ -25,7 +25,7 @@ def run(context: StageContext) -> StageOutput:
     outputs: dict[str, Any] = {}
     metrics: dict[str, float] = {}
 
-    def stage(name: str, variant: str = "", **inputs: Path) -> Mapping[str, Path]:
+    def stage(name: str, variant: str = "", /, **inputs: Path) -> Mapping[str, Path]:
         workdir = context.workdir / name
         workdir.mkdir(exist_ok=True)
         given = dataclasses.replace(

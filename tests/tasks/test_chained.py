@@ -31,7 +31,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("data")
     config = configuration(made)
     with verifier_pool(config.runtime) as pool:
-        prepare(config.data, made, cache_dir=made, pool=pool)
+        prepare(config.data, made, cache_dir=made, pool=pool, say=lambda _: None, log=lambda *_: None)
     return made
 
 
