@@ -133,7 +133,7 @@ def test_the_profile_of_a_cluster_trains_as_one_process_does(root: Path) -> None
     assert (runtime.zero_stage, runtime.activation_checkpointing, runtime.launcher) == (3, True, "deepspeed")
     ours, theirs = curve(root / "cluster" / "float32"), curve(root / "one" / "float32")
     assert close(ours, theirs)
-    assert sum(metrics["gradient_norm"] > config.max_gradient_norm for _, metrics in ours) > STEPS // 2
+    assert any(metrics["gradient_norm"] > config.max_gradient_norm for _, metrics in ours)  # some are clipped
 
 
 def test_in_bfloat16_they_follow_float32_closely(root: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from r1kit import parallel
 from r1kit.config import Config
 from tasks.stage import StageContext, StageOutput, body_of
 
@@ -33,6 +34,7 @@ def run(context: StageContext) -> StageOutput:
             digests=dict.fromkeys(inputs, "sha256:0"),
         )  # fmt: skip
         output = body_of(name).run(given)
+        parallel.exchange(None)  # what rank 0 wrote is there for all, as it is between stages that are started singly
         outputs.update({f"{name}/{role}": made for role, made in output.outputs.items()})
         metrics.update({f"{name}/{metric}": float(value) for metric, value in output.metrics.items()})
         return {role: path for role, (_, path) in output.outputs.items()}
