@@ -160,5 +160,5 @@ def _look(answer: str) -> str:
 def _code() -> Load:
     """Programs that pass, and as many with a fault."""
     rows = random.Random(4).sample([row for name in ("mbpp", "humaneval") for row in problems(name)[0]], NUM_CODE // 2)
-    faulty = [random.Random(row.id).choice(mutants(row.solution) or [row.solution]) for row in rows]
+    faulty = [next(mutants(row.solution, 1), row.solution) for row in rows]
     return [*rows, *rows], [*map(gold_response, rows), *map(fenced, faulty)]

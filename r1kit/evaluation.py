@@ -295,7 +295,7 @@ def consensus(answers: Sequence[str | None], scores: Sequence[float]) -> bool | 
 
 def _consensus(result: _Result) -> bool | None:
     """cons@k of one problem; programs and free text cannot be put to a vote."""
-    if result.problem.verifier in ("code", "none"):
+    if result.problem.verifier in ("code", "debug", "none"):
         return None
     answers = [chat.final_answer(completion.text, result.opens_think) for completion in result.completions]
     return consensus(answers, result.scores)

@@ -32,11 +32,11 @@ class Problem(Row):
 
     prompt: str
     verifier: Verifier
-    """`none`: a general prompt, judged by a reward model alone."""
+    """`none`: a general prompt, judged by a reward model alone. `debug`: code whose prompt shows a fault to mend."""
     answer: str = ""
     """Gold answer in the verifier's terms; empty for code and general prompts."""
     tests: str = ""
-    """Python source of the unit tests (code only)."""
+    """Python source of the unit tests (code and debug)."""
     solution: str = ""
     """A human solution where the origin has one; decontamination reads it too."""
     benchmark: str = ""
@@ -44,7 +44,8 @@ class Problem(Row):
     route: Literal["", "helpful", "harmless"] = ""
     """Which reward model judges a general prompt."""
     meta: str = "{}"
-    """JSON the verifier needs beyond the answer (a reasoning-gym entry, an entry point)."""
+    """JSON the verifier needs beyond the answer (a reasoning-gym entry, an entry point, the program
+    to mend)."""
 
 
 class SftRow(Row):

@@ -2,6 +2,8 @@
 
 import ast
 import copy
+import itertools
+import random
 from collections.abc import Callable, Iterator
 
 _SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
@@ -14,25 +16,29 @@ _SWAPS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
 _NAMES = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "list", "upper": "lower", "lower": "upper"}
 
 
-def mutants(program: str) -> list[str]:
-    """Every program that differs from this one in one operator, constant, condition or name, in a fixed order.
+def mutants(program: str, seed: int | None = None) -> Iterator[str]:
+    """Every program that differs from this one in one operator, constant, condition or name.
 
     What stands in a `while` loop is left alone: most changes there only make it endless.
+
+    Args:
+        seed: shuffles them; else they come in the order of the program.
 
     Raises:
         SyntaxError: where it is no program.
     """
     tree = ast.parse(program)
     seen = {ast.unparse(tree)}
-    found = []
-    for place, change in _changes(tree):
+    changes = list(_changes(tree))
+    if seed is not None:
+        random.Random(seed).shuffle(changes)
+    for place, change in changes:
         changed = copy.deepcopy(tree)
-        change(list(ast.walk(changed))[place])
+        change(next(itertools.islice(ast.walk(changed), place, None)))
         text = ast.unparse(ast.fix_missing_locations(changed))
         if text not in seen:
             seen.add(text)
-            found.append(text)
-    return found
+            yield text
 
 
 def _changes(tree: ast.Module) -> Iterator[tuple[int, Callable[[ast.AST], None]]]:

@@ -7,6 +7,7 @@ hinders, but Python promises no more, so `r1 doctor` says so.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import importlib.util
@@ -104,11 +105,9 @@ def end_with_parent() -> None:
 
 def keep_only(descriptors: Iterable[int]) -> None:
     """Close every open descriptor but the standard ones and these."""
-    last = 2
-    for descriptor in sorted(descriptors):
-        os.closerange(last + 1, descriptor)
-        last = descriptor
-    os.closerange(last + 1, os.sysconf("SC_OPEN_MAX"))
+    for descriptor in {*map(int, os.listdir("/proc/self/fd"))} - {0, 1, 2, *descriptors}:
+        with contextlib.suppress(OSError):  # the one that listed them
+            os.close(descriptor)
 
 
 def library_files() -> tuple[str, ...]:

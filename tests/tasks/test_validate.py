@@ -179,6 +179,7 @@ FAULTS: list[tuple[str, Mapping[str, Any], str]] = [
     ("problems", {"meta": '{"dataset": "chain_sum"}'}, "the verifier has what it needs"),
     ("problems", {"verifier": "code"}, "the verifier has what it needs"),
     ("problems", {"verifier": "code", "tests": "assert f()"}, "the verifier has what it needs"),
+    ("problems", {"verifier": "debug", "tests": "assert f()", "solution": "x"}, "the verifier has what it needs"),
     ("benchmarks", {"verifier": "none"}, "the verifier has what it needs"),
     ("chains", {"response": "<think> 1 plus 1 </think> 2"}, "response is one chain and one answer"),
     ("pretrain", {"weight": 0.0}, "weight is a positive number"),

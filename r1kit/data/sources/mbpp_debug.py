@@ -1,7 +1,7 @@
 """Debugging: MBPP's solutions with one fault put in, to be mended so that the tests pass (arXiv 2108.07732)."""
 
 import json
-import random
+from itertools import islice
 
 from r1kit.data.mutants import mutants
 from r1kit.data.records import BadField, Context, Record
@@ -16,15 +16,14 @@ def _faulty(record: Record, context: Context) -> Problem | None:
     whole = task(record, context)
     if whole is None:
         return None
+    variant = int(context.options["variant"])
     try:
-        changed = mutants(whole.solution)
+        shuffled = mutants(whole.solution, derive_seed("mbpp_debug", whole.id))
+        faulty = next(islice(shuffled, variant, None), None)
     except SyntaxError as error:
         raise BadField("code", whole.solution, f"code is no Python: {error}") from None
-    variant = int(context.options["variant"])
-    if variant >= len(changed):
+    if faulty is None:
         return None
-    random.Random(derive_seed("mbpp_debug", whole.id)).shuffle(changed)
-    faulty = changed[variant]
     name = record.get("task_id")
     return whole.model_copy(
         update={

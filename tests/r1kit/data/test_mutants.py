@@ -18,11 +18,16 @@ def largest(values, limit=10):
 
 
 def test_every_mutant_is_another_program_and_they_come_in_one_order() -> None:
-    found = mutants(PROGRAM)
-    assert len(found) > 10 and found == mutants(PROGRAM) == mutants(ast.unparse(ast.parse(PROGRAM)))
+    found = list(mutants(PROGRAM))
+    assert len(found) > 10 and found == list(mutants(ast.unparse(ast.parse(PROGRAM))))
     assert len({*found, ast.unparse(ast.parse(PROGRAM))}) == len(found) + 1
     for text in found:
         compile(text, "mutant", "exec")
+
+
+def test_a_seed_shuffles_them() -> None:
+    assert list(mutants(PROGRAM, 7)) == list(mutants(PROGRAM, 7)) != list(mutants(PROGRAM, 8))
+    assert sorted(mutants(PROGRAM, 7)) == sorted(mutants(PROGRAM))
 
 
 @pytest.mark.parametrize(
@@ -48,4 +53,4 @@ def test_texts_of_documentation_and_endless_loops_stay(program: str) -> None:
 
 def test_what_is_no_program_has_none() -> None:
     with pytest.raises(SyntaxError):
-        mutants("def f(:")
+        list(mutants("def f(:"))
