@@ -85,7 +85,7 @@ def test_however_the_run_ends_all_ranks_end(tmp_path: Path, number: signal.Signa
     _until(lambda: all(file.is_file() and file.read_text().endswith("\n") for file in files), 60)
     process.send_signal(number)
     _, told = process.communicate(timeout=30)
-    assert process.returncode == -number
+    assert process.returncode in (-number, 1)
     assert number == signal.SIGKILL or told.strip().endswith("KeyboardInterrupt")
     pids = {int(pid) for file in files for pid in file.read_text().split()}
     _until(lambda: not any(map(_alive, pids)), GONE_SECONDS)
