@@ -75,7 +75,8 @@ def _until(true: Callable[[], bool], seconds: float) -> None:
 def test_however_the_run_ends_all_ranks_end(tmp_path: Path, number: signal.Signals) -> None:
     """Ctrl-C reaches the run alone; after SIGKILL it can do nothing for them any more."""
     code = (
-        "import sys; from pathlib import Path; from tests.tasks.test_launch import run; "
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # ignored in the background
+        "from pathlib import Path; from tests.tasks.test_launch import run; "
         "run(Path(sys.argv[1]), 'hang together')"
     )
     process = subprocess.Popen(
