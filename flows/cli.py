@@ -114,9 +114,8 @@ def status(as_json: AsJson = False) -> None:
     if as_json:
         print_json(summary.model_dump(mode="json"))
         return
-    word = summary.status
-    if word == "running" and not is_held(workspace):
-        word = "killed; `r1 run` goes on with it"  # type: ignore[assignment]
+    killed = summary.status == "running" and not is_held(workspace)
+    word = "killed; `r1 run` goes on with it" if killed else summary.status
     out.print(f"run {summary.run_id} · profile {summary.profile} · [bold]{word}[/] · {duration(summary.seconds)}\n")
     out.print(stages_table(summary))
     if any(model.benchmarks for model in summary.models):

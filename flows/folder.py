@@ -16,7 +16,8 @@ import yaml
 
 from tasks.artifacts import digest_bytes, digest_json
 from tasks.lineage import MODEL_NAMES
-from tasks.stage import StageNotes, StagePlan, StageResult, finite, write_atomically
+from tasks.notes import StageNotes, finite, write_atomically
+from tasks.stage import StagePlan, StageResult
 from tasks.summary import (
     ModelSummary,
     Output,

@@ -1,16 +1,15 @@
 """One run of the recipe: which stages run, where, beside what; and what is told of them."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect.futures import PrefectFuture
 
+from flows.cores import cores_for
 from flows.folder import RunFolder, latest_result, model_name
 from flows.stages import Run as RunStage
 from flows.stages import stage_task, stored_result
@@ -78,55 +77,6 @@ class Made:
 
     def __bool__(self) -> bool:
         return self._result is not None
-
-
-class Cores:
-    """Shares the cores out: stages beside the main one run on what it leaves, on all while it waits."""
-
-    def __init__(self, num_cores: int, main_threads: int, threads_alone: int) -> None:
-        self.num_cores, self.main_threads, self.threads_alone = num_cores, main_threads, threads_alone
-        self._beside = 0
-        self._main = 0
-        self._stopped = False
-        self._changed = threading.Condition()
-
-    @property
-    def room_beside(self) -> bool:
-        """Whether anything can run beside the main stage."""
-        return self.num_cores > self.main_threads
-
-    @contextmanager
-    def main(self, *, alone: bool) -> Iterator[None]:
-        """While the main stage runs: on its share of the cores, or alone on all that it may have."""
-        self._main = self.threads_alone if alone else self.main_threads
-        os.environ["R1_THREADS"] = str(self._main)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._main = 0
-                self._changed.notify_all()
-
-    @contextmanager
-    def beside(self) -> Iterator[None]:
-        """One core for a stage beside the main one; waits until there is one. Raises StageStopped after `stop`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopped or self._beside + self._main < self.num_cores)
-            if self._stopped:
-                raise StageStopped("the run is ending")
-            self._beside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._beside -= 1
-                self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Give out no more: whoever waits for a core is sent away."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
 
 
 class RecipeRun:
@@ -406,7 +356,7 @@ class Pending:
             try:
                 self.future.wait()
                 self._result = StageResult.model_validate(self.future.result())
-            except Exception as error:
+            except Exception as error:  # whatever it was, it is told and raised again
                 self._recipe_run.fail(self._plan, error, 0.0)
                 raise
             finally:
@@ -416,15 +366,3 @@ class Pending:
             for follow in self.followers:
                 follow()
         return self._result
-
-
-def cores_for(config: Config) -> Cores:
-    """How many threads the main stage gets: runtime.threads, else all cores but a quarter for what runs beside.
-
-    With an accelerator, or several processes to a stage, nothing runs beside: they would share memory and cores.
-    """
-    num_cores = len(os.sched_getaffinity(0))
-    shared = Path("/dev/nvidia0").exists() or config.runtime.launched or num_cores == 1
-    beside = 0 if shared else max(1, num_cores // 4)
-    most = min(config.runtime.threads or num_cores, num_cores)
-    return Cores(num_cores, min(config.runtime.threads or num_cores - beside, num_cores), most)

@@ -2,21 +2,20 @@
 
 import importlib
 import inspect
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from pydantic_core import to_json, to_jsonable_python
+from pydantic_core import to_jsonable_python
 
 from r1kit.schema import Section, shaping
 from tasks.artifacts import Artifact, describe, digest_json, fault
 from tasks.code import code_digest
 from tasks.ledger import open_ledger, stage_entry
+from tasks.notes import StageNotes
 from tasks.store import fetch, publish
 from tasks.tracking import TrackingRun, open_run
 from tasks.workspace import Workspace
@@ -144,14 +143,14 @@ def stage_name(stage: str, variant: str = "") -> str:
 
 def body_of(stage: str) -> StageBody:
     """The module of a stage."""
-    return importlib.import_module(f"tasks.{stage}")  # type: ignore[return-value]
+    return cast(StageBody, importlib.import_module(f"tasks.{stage}"))
 
 
 def plan_stage(stage: str, config: "Config", inputs: Mapping[str, Artifact], variant: str = "") -> StagePlan:
     """Compute a stage's key: sha256 of stage, code, configuration slice, input digests and seed."""
-    slicer = body_of(stage).config_slice
+    slicer: Callable[..., Any] = body_of(stage).config_slice
     takes_variant = len(inspect.signature(slicer).parameters) > 1
-    raw = slicer(config, variant) if takes_variant else slicer(config)  # type: ignore[call-arg]
+    raw = slicer(config, variant) if takes_variant else slicer(config)
     slice_ = to_jsonable_python(shaping(raw))
     code = code_digest(f"tasks.{stage}")
     key = digest_json(
@@ -216,7 +215,7 @@ def run_stage(
     try:
         output = call(context) if call else body_of(plan.stage).run(context)
         outputs = _publish(output, workdir, tracked)
-    except Exception as error:
+    except Exception as error:  # whatever it was, the ledger has it before it is raised again
         notes.close()
         _record(plan, workspace, run_id, "failed", tracked.run_id, error=str(error), prefect=prefect_run_id, said=said)
         tracked.close("FAILED")
@@ -286,74 +285,6 @@ def within(log: Log, part: str) -> Log:
         log(step, total, {f"{part}/{name}": value for name, value in metrics.items()})
 
     return log_part
-
-
-class StageNotes:
-    """The curves and details of a stage, kept by its key so that a resumed or reused stage still has them."""
-
-    def __init__(self, key: str, workspace: Workspace) -> None:
-        self.directory = workspace.stages_dir / key.removeprefix("sha256:")
-        self._stream: Any = None
-
-    @property
-    def metrics(self) -> Path:
-        """One JSON line a step."""
-        return self.directory / "metrics.jsonl"
-
-    @property
-    def details(self) -> Path:
-        """What the body gave for the report."""
-        return self.directory / "details.json"
-
-    def step(self, step: int, total: int, metrics: Mapping[str, float]) -> None:
-        """Note a step's metrics."""
-        if self._stream is None:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._stream = self.metrics.open("a", buffering=1)
-        line = {"step": step, "total": total, "time": round(time.time(), 3), "metrics": finite(metrics)}
-        self._stream.write(json.dumps(line) + "\n")
-
-    def close(self) -> None:
-        """Stop writing."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    def finish(self, details: Mapping[str, Any]) -> None:
-        """Keep one line a step (those repeated after a kill replace the first), and the details."""
-        self.close()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.metrics, "".join(json.dumps(line) + "\n" for line in self.read()))
-        write_atomically(self.details, to_json(details, inf_nan_mode="strings").decode())
-
-    def read(self) -> list[dict[str, Any]]:
-        """The steps noted so far, each once."""
-        if not self.metrics.is_file():
-            return []
-        steps: dict[tuple[int, int], dict[str, Any]] = {}
-        for text in self.metrics.read_text().splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue  # cut off by a kill
-            steps[line["step"], line["total"]] = line
-        return list(steps.values())
-
-
-def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
-    """Metrics as JSON has them: what is not a finite number becomes null."""
-    numbers = {name: float(value) for name, value in metrics.items()}
-    return {name: n if abs(n) < float("inf") else None for name, n in numbers.items()}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    with scratch.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    scratch.replace(path)
 
 
 def _publish(output: StageOutput, workdir: Path, tracked: TrackingRun) -> dict[str, Artifact]:

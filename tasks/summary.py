@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from r1kit.schema import Section
-from tasks.stage import write_atomically
+from tasks.notes import write_atomically
 
 FORMAT = "r1kit summary 1"
 FILE = "summary.json"

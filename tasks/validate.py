@@ -23,7 +23,8 @@ from tasks.data_rules import (
 )
 from tasks.expectations import ID, ROW, Outcome, between, examine
 from tasks.machine import verifier_pool
-from tasks.stage import StageContext, StageOutput, write_atomically
+from tasks.notes import write_atomically
+from tasks.stage import StageContext, StageOutput
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -41,9 +41,9 @@ def staged(tracked: Workspace, tmp_path: Path) -> Workspace:
 
 
 def text(report: AuditReport) -> str:
-    console = Console(file=io.StringIO(), width=200)
-    console.print(render(report))
-    return console.file.getvalue()  # type: ignore[attr-defined]
+    page = io.StringIO()
+    Console(file=page, width=200).print(render(report))
+    return page.getvalue()
 
 
 def test_a_sound_model_is_told_back_to_base(staged: Workspace) -> None:

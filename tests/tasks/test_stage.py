@@ -12,21 +12,19 @@ from r1kit.config import Config, load
 from tasks.artifacts import Artifact, describe
 from tasks.code import code_digest
 from tasks.ledger import open_ledger
+from tasks.notes import StageNotes, finite, write_atomically
 from tasks.stage import (
     StageContext,
-    StageNotes,
     StageOutput,
     StagePlan,
     StageResult,
     faults,
-    finite,
     forget_workdir,
     plan_stage,
     record_reuse,
     refuse_unvalidated,
     run_stage,
     workdir_of,
-    write_atomically,
 )
 from tasks.tracking import client_of
 from tasks.workspace import REPOSITORY, Workspace
@@ -189,7 +187,9 @@ def test_a_stage_that_ran_leaves_outputs_curves_and_an_edge(tracked: Workspace, 
 
 def test_altered_and_missing_bytes_of_a_result_are_faults(tracked: Workspace) -> None:
     result = run(tracked, plan())
-    weights = result.outputs["model"].path / "weights"  # type: ignore[operator]
+    model = result.outputs["model"].path
+    assert model is not None
+    weights = model / "weights"
     weights.write_text("something else")
     assert len(faults(result)) == 1 and "altered" in faults(result)[0]
     weights.unlink()
