@@ -1,11 +1,13 @@
 """Model directories: making a tiny Llama, loading, saving."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -108,9 +110,19 @@ def load_tokenizer(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
-    """Write model and tokenizer as safetensors and JSON that transformers loads; of several processes rank 0 does."""
+    """Write model and tokenizer as safetensors and JSON that transformers loads; of several processes rank 0 does.
+
+    Raises:
+        OSError: as the file system does, with `directory` as its file name.
+    """
     if parallel.rank():
         return
     directory.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(directory, safe_serialization=True)
+    try:
+        model.save_pretrained(directory, safe_serialization=True)
+    except SafetensorError as error:
+        number = re.search(r"(?:os error|code:) (\d+)", str(error))  # all that is left of what the system said
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(directory)) from error
     tokenizer.save_pretrained(directory)

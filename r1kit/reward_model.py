@@ -11,12 +11,12 @@ from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from r1kit import chat, parallel, random
+from r1kit import chat, parallel, random, tensorfile
 from r1kit.engine import Engine, Log, learning_rate, micro_batches, open_engine, shared_micro_batches
 from r1kit.models import load_tokenizer
 from r1kit.ragged import hidden_states, lay_out
@@ -126,8 +126,7 @@ class Judge:
         if parallel.rank():
             return
         directory.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in self.model.state_dict().items()}
-        save_file(tensors, directory / _WEIGHTS)
+        tensorfile.write(directory / _WEIGHTS, self.model.state_dict())
         self.model.backbone.config.save_pretrained(directory)
         self.tokenizer.save_pretrained(directory)
         card = {

@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from r1kit import checkpoint, tensorfile
+from r1kit import checkpoint, models, tensorfile
+from r1kit.reward_model import Judge, RewardModel
+from tests.r1kit.models import small_model
 
 
 def _save(directory: Path, step: int, **options: int) -> None:
@@ -222,6 +224,21 @@ def test_a_disk_that_fills_up_leaves_what_was_there_and_nothing_else(tmp_path: P
         assert _names(tmp_path) == ["step-00000001"]
     _save(tmp_path, 2)
     assert _names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_a_disk_that_fills_up_is_told_where_a_model_is_written_too(tmp_path: Path) -> None:
+    model, tokenizer = small_model()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError) as caught:
+            models.save(model, tokenizer, tmp_path / "model")
+        with pytest.raises(OSError) as caught_too:
+            Judge(RewardModel(model.model, True), tokenizer, "harmless", 8).save(tmp_path / "judge")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.errno == caught_too.value.errno == errno.EFBIG
+    assert caught.value.filename == str(tmp_path / "model")
 
 
 def test_what_the_disk_refuses_behind_the_training_is_told_at_the_next_save(
