@@ -14,6 +14,8 @@ import torch
 
 from r1kit import grpo, models, parallel, reward_model, sft
 from r1kit.config import load
+from r1kit.engine import open_engine
+from r1kit.logprobs import response_logprobs
 from r1kit.parallel import Layout
 from r1kit.sampler import SamplingConfig
 from r1kit.sft import SftConfig
@@ -101,6 +103,20 @@ def by_profile(place: Path, dtype: torch.dtype) -> None:
     write(place / "curve.json", curve)
 
 
+def burst(place: Path) -> None:
+    """A step whose loss is not finite in one of the processes, and one without any loss."""
+    model, _ = small_model(layers=1)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    engine = open_engine(model, SFT)
+    norms = [engine.step(1.0)]
+    logprobs, _, _ = response_logprobs(engine.model, [[5, 6]], [[7, 3]])
+    engine.backward(logprobs.sum() * (float("inf") if parallel.rank() == 0 else 1.0))
+    norms.append(engine.step(1.0))
+    engine.finish()
+    same = [torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True)]
+    write(place / "burst.json", {"norms": [str(norm) for norm in norms], "same": all(same)})
+
+
 def write(path: Path, content: object) -> None:
     """Write JSON; rank 0 does."""
     if parallel.rank() == 0:
@@ -129,6 +145,7 @@ def everything(root: Path) -> None:
             take_over(before / f"{kind}-cut", place / f"{kind}-taken-over")
             train(kind, place / f"{kind}-taken-over")
         judge(place / "judge")
+        burst(place)
         before = place
     runtime = CLUSTER.runtime
     parallel.use(Layout(runtime.zero_stage, runtime.activation_checkpointing))
@@ -142,6 +159,7 @@ def one(root: Path) -> None:
         train(kind, root / "one" / kind)
         train(kind, root / "one" / f"{kind}-cut", cut=True)
     judge(root / "one" / "judge")
+    burst(root / "one")
     for name, dtype in DTYPES.items():
         by_profile(root / "one" / name, dtype)
 

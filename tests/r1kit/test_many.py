@@ -96,6 +96,12 @@ def test_cut_off_and_resumed_they_end_in_the_same_bits(root: Path, kind: str, st
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
+@pytest.mark.parametrize("place", ["one", *map(str, STAGES)])
+def test_a_step_that_is_not_finite_changes_nothing(root: Path, place: str) -> None:
+    found = json.loads((root / place / "burst.json").read_text())
+    assert found["same"] and found["norms"][0] == "0.0" and found["norms"][1] in ("nan", "inf")
+
+
 def test_killed_as_a_whole_and_started_again_they_end_in_the_same_bits(root: Path) -> None:
     process = start(root, "survive", root / "killed.log")
     deadline = time.monotonic() + TIMEOUT_SECONDS
