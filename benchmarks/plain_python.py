@@ -31,7 +31,8 @@ def _run(program: str, tests: str, entry_point: str) -> None:
             sys.setrecursionlimit(1000)
             space: dict[str, Any] = {"__name__": "program"}
             call = f"\ncheck({entry_point})\n" if entry_point else ""
-            exec(compile(f"{program}\n{tests}{call}", "program.py", "exec"), space)  # noqa: S102  (that is the point)
+            exec(compile(program, "program.py", "exec"), space)  # noqa: S102  (that is the point)
+            exec(compile(tests + call, "tests.py", "exec"), {**space, "__name__": "tests"})  # noqa: S102
         status = 0
     finally:
         os._exit(status)

@@ -75,6 +75,12 @@ def test_programs_with_one_fault_get_the_verdict_of_ordinary_python(pool: Verifi
     assert sum(verdict.score < 1 for verdict in verdicts) > len(pairs) / 2
 
 
+def test_a_function_that_the_prompt_gives_is_not_the_answers_to_change(pool: VerifierPool) -> None:
+    row = next(row for row in spread("humaneval", 200) if row.id == "humaneval/32")
+    cheat = "def poly(xs, x):\n    return 0\ndef find_zero(xs):\n    return 1.5"
+    assert "def poly" in row.tests and pool.verify([row], [fenced(cheat)])[0].reason == "a test fails"
+
+
 def test_labels_of_model_solutions_are_agreed_with(pool: VerifierPool) -> None:
     mirror(LABELLED.path)
     rows, texts, labels = labelled_solutions()
