@@ -223,16 +223,7 @@ def test_a_raw_file_that_is_not_the_one_stops_the_run(
 
 def test_a_stage_in_two_processes_is_the_same_stage(whole: WholeRun) -> None:
     """How many processes is not part of the question, but it stands with the answer."""
-    options = (
-        "--from",
-        "refine",
-        "--until",
-        "refine",
-        "--set",
-        "refine.max_steps=3",
-        "--set",
-        "evaluate.max_problems=4",
-    )
+    options = ("--from", "refine", "--until", "refine", "--set", "refine.max_steps=3")
     together = whole.copy.run(*options, "--set", "runtime.processes=2", "--set", "runtime.zero_stage=3")
     assert with_status(together, "ran") == {"refine", "evaluate-dev3"}
     facts = next(e["facts"] for e in reversed(whole.copy.entries()) if e["job"] == "refine" and e["status"] == "ran")
