@@ -31,6 +31,7 @@ def grpo_rows() -> Iterator[Row]:
     for tokens, samples in ((45, 8), (256, 16)):
         config = _grpo_config(4, samples, 48, 0.0)
         given = {"model": str(smol), "prompts": work.prompts_of(smol, 4, tokens), "config": config}
+        given["rival_batch"] = TRL_TOKENS // (tokens + 48) // samples * samples
         flops = work.grpo_flops(smol, 4, tokens, samples, 48)
         yield f"SmolLM2-135M, 4 prompts of {tokens} tokens, {samples} samples of 48", given | LIMIT, flops
     tiny = work.tiny()
@@ -38,6 +39,9 @@ def grpo_rows() -> Iterator[Row]:
     yield "tiny profile, 32 prompts, 8 samples to where each ends, at most 64", given, None
 
 
+TRL_TOKENS = 5200
+"""Tokens of a forward and backward pass of TRL's: the first row's 32 sequences in one; the second row's 64 would need
+over 18 GB, and go group by group."""
 LIMIT = {"to_the_limit": True}
 """Completions do not end before the limit, on either side."""
 
