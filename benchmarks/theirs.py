@@ -53,9 +53,9 @@ def grpo(work: dict[str, Any], folder: str) -> None:
     arguments = GRPOConfig(
         output_dir=folder, report_to="none", use_cpu=True, bf16=False, gradient_checkpointing=False, save_strategy="no",
         logging_strategy="no", max_steps=1 << 20, learning_rate=1e-6, beta=config["kl_coefficient"],
-        per_device_train_batch_size=batch, gradient_accumulation_steps=rows // batch, steps_per_generation=rows // batch,
-        num_iterations=1,
-        num_generations=samples, max_completion_length=limit, temperature=1.0, disable_tqdm=True, shuffle_dataset=False,
+        per_device_train_batch_size=batch, gradient_accumulation_steps=rows // batch,
+        steps_per_generation=rows // batch, num_iterations=1, num_generations=samples, max_completion_length=limit,
+        temperature=1.0, disable_tqdm=True, shuffle_dataset=False,
         generation_kwargs={"min_new_tokens": limit} if work.get("to_the_limit") else None,
     )  # fmt: skip
     turn = TurnAbout()

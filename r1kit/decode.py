@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from r1kit.lean_llama import LeanLlama
 from r1kit.ragged import KeyValues, attention_by, base_model, check_plain, hidden_states, lay_out
 
 _FIRST_CAPACITY = 32
@@ -20,15 +21,19 @@ class Decoder:
     once for all of them. Places that nobody has are computed and not used.
     """
 
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], num_samples: int) -> None:
+    def __init__(
+        self, model: PreTrainedModel, prompts: Sequence[Sequence[int]], num_samples: int, lean: LeanLlama | None = None
+    ) -> None:
         """Compute the prompts.
 
         Args:
             prompts: token ids.
             num_samples: answers to each, whose rows stand together.
+            lean: the model's lean form, where it has one.
         """
         device = model.device
         self._model = model
+        self._lean = lean
         layout = lay_out([(prompt, ()) for prompt in prompts], device)
         kept = KeyValues()
         hidden = hidden_states(model, layout, kept)
@@ -48,7 +53,7 @@ class Decoder:
 
     def first_logits(self) -> Tensor:
         """[R, V] after the prompts."""
-        return _logits(self._model, self._last).repeat_interleave(self._num_samples, 0)
+        return self._logits(self._last).repeat_interleave(self._num_samples, 0)
 
     def step(self, tokens: Tensor) -> Tensor:
         """Append a token to each row.
@@ -61,14 +66,26 @@ class Decoder:
         """
         self._layer = 0
         self.longest += 1
+        if self._lean is None:
+            hidden = self._by_transformers(tokens)
+        else:
+            hidden = self._lean.hidden(tokens, self._positions, self.attend)
+        self._length += 1
+        self._positions = self._positions + 1
+        return self._logits(hidden)
+
+    def _by_transformers(self, tokens: Tensor) -> Tensor:
         body = base_model(self._model)
         with attention_by(body, "r1kit_decode"):
             output = body(
                 input_ids=tokens[None], position_ids=self._positions[None], use_cache=False, ragged_decoder=self
             )
-        self._length += 1
-        self._positions = self._positions + 1
-        return _logits(self._model, output.last_hidden_state[0])
+        return output.last_hidden_state[0]
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        head = self._lean.logits if self._lean is not None else self._model.get_output_embeddings()
+        assert head is not None, "a causal language model has one"
+        return head(hidden)
 
     def keep(self, rows: Tensor) -> None:
         """Let all rows but these leave.
@@ -89,7 +106,8 @@ class Decoder:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """One layer's attention of the newest tokens: [R, H, D], [R, K, D], [R, K, D] -> [R, H, D]."""
         places = self._places
-        grouped = query.unflatten(1, (key.shape[1], -1)) * scaling  # [R, K, G, D]
+        grouped = query.unflatten(1, (key.shape[1], -1))  # [R, K, G, D]
+        grouped = grouped if scaling == 1 else grouped * scaling
         queries = places.fill(grouped).transpose(1, 2).contiguous()  # [P, K, S, G, D]
         own_key, own_value = self._append(places.fill(key), places.fill(value))  # [P, K, S, T, D]
         trunk_key, trunk_value = self._trunks[self._layer]
@@ -174,9 +192,3 @@ def _attend(
 
 
 AttentionInterface.register("r1kit_decode", _attend)
-
-
-def _logits(model: PreTrainedModel, hidden: Tensor) -> Tensor:
-    head = model.get_output_embeddings()
-    assert head is not None, "a causal language model has one"
-    return head(hidden)

@@ -1,6 +1,7 @@
 """Sampling completions from a policy: prompts computed once a group, finished rows leave the batch."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from r1kit import chat, random
 from r1kit.decode import Decoder
 from r1kit.fast_linear import packed_linears
+from r1kit.lean_llama import LeanLlama, lean
 from r1kit.schema import Section
 
 # Rows leave the batch once this share of it has finished: copying the cache costs more than it saves before.
@@ -92,11 +94,13 @@ def sample(
     per_batch = max(1, batch_size // num_samples)
     by_length = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     groups: dict[int, list[Completion]] = {}
-    with packed_linears(model):
+    light = lean(model)
+    with packed_linears(model) if light is None else nullcontext():
         for start in range(0, len(by_length), per_batch):
             chosen = by_length[start : start + per_batch]
             keys = random.row_keys(seed, step, [prompt_keys[index] for index in chosen], num_samples)
-            rows = _sample_batch(model, tokenizer, [prompts[index] for index in chosen], num_samples, config, keys)
+            batch = [prompts[index] for index in chosen]
+            rows = _sample_batch(model, light, tokenizer, batch, num_samples, config, keys)
             for place, index in enumerate(chosen):
                 groups[index] = rows[place * num_samples : (place + 1) * num_samples]
             if progress:
@@ -107,6 +111,7 @@ def sample(
 
 def _sample_batch(
     model: PreTrainedModel,
+    light: LeanLlama | None,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[Sequence[int]],
     num_samples: int,
@@ -115,7 +120,7 @@ def _sample_batch(
 ) -> list[Completion]:
     ends = end_token_ids(tokenizer)
     end_ids = torch.tensor(sorted(ends))
-    decoder = Decoder(model, prompts, num_samples)
+    decoder = Decoder(model, prompts, num_samples, light)
     logits = decoder.first_logits()
     num_rows = len(prompts) * num_samples
     tokens: list[list[int]] = [[] for _ in range(num_rows)]
@@ -166,7 +171,7 @@ def draw(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> tuple[Tenso
     if config.temperature == 0:
         token = logits.argmax(-1)
         return token, logits.log_softmax(-1).gather(1, token[:, None]).squeeze(1)
-    probability = (logits / config.temperature).softmax(-1)
+    probability = (logits if config.temperature == 1 else logits / config.temperature).softmax(-1)
     if config.top_p < 1:
         probability = probability.where(probability >= _nucleus_floor(probability, config.top_p), 0.0)
     width = probability.shape[1]

@@ -19,6 +19,7 @@ from transformers import (
 from r1kit import logprobs, ragged
 from r1kit.decode import Decoder
 from r1kit.fast_linear import packed_linears
+from r1kit.lean_llama import lean
 from r1kit.logprobs import response_logprobs
 from r1kit.ragged import _BranchAttention, hidden_states, lay_out
 from tests.r1kit.models import small_model
@@ -155,15 +156,20 @@ def test_a_model_that_attends_otherwise_is_refused() -> None:
         hidden_states(model, lay_out([([5, 6], [])], model.device))
 
 
+LEAN = {name for name, (kind, _) in FAMILIES.items() if kind in (LlamaConfig, Qwen2Config)}
+
+
+@pytest.mark.parametrize("light", [True, False], ids=["lean", "by transformers"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_decoding_gives_the_logits_of_the_whole_sequence_while_rows_leave(name: str) -> None:
+def test_decoding_gives_the_logits_of_the_whole_sequence_while_rows_leave(name: str, light: bool) -> None:
     model = _family(name)
+    assert (lean(model) is not None) == (name in LEAN)
     prompts = [[5, 6, 7, 8], [9], [10, 11]]
     rows = [list(prompt) for prompt in prompts for _ in range(3)]
     alive = torch.arange(9)
     leaving = {2: [0, 1, 2, 4, 5, 6, 8], 4: [1, 2, 3, 5], 5: [1, 3]}
     with torch.no_grad(), packed_linears(model):
-        decoder = Decoder(model, prompts, 3)
+        decoder = Decoder(model, prompts, 3, lean(model) if light else None)
         logits = decoder.first_logits()
         for step in range(8):
             expected = torch.stack([model(torch.tensor([rows[row]])).logits[0, -1] for row in alive.tolist()])
@@ -189,3 +195,15 @@ def test_packed_weights_multiply_as_the_plain_ones_and_go_away() -> None:
                 packed = layer(tokens)
         assert torch.allclose(plain, packed, atol=1e-6)
     assert "forward" not in layer.__dict__
+
+
+def test_a_model_that_is_not_plain_has_no_lean_form() -> None:
+    windowed = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
+    shape = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+             "num_key_value_heads": 2, "intermediate_size": 16}  # fmt: skip
+    for config in (Qwen2Config(**shape, **windowed), LlamaConfig(**shape, hidden_act="gelu")):
+        assert lean(AutoModelForCausalLM.from_config(config)) is None
+    model = _family("llama")
+    assert lean(model.double()) is None
+    model.float().get_submodule("model.layers.0").register_forward_pre_hook(lambda *_: None)
+    assert lean(model) is None

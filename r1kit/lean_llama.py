@@ -1,0 +1,113 @@
+"""One token a row through the layers of a Llama or a Qwen2, in as few operations as it takes.
+
+A decoding step of a small model costs what its hundreds of small operations cost to start. Here queries, keys and
+values are one product, the scales of norms and of attention are in the weights, a rotation is three operations, and
+additions and activations are part of the products. It is for those two shapes, in float32 on a CPU; every other model
+decodes by its own forward.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaMLP, LlamaRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer, Qwen2MLP, Qwen2RMSNorm
+
+from r1kit.fast_linear import PackedLinear, can_pack
+
+Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""Newest queries [R, H, D], keys and values [R, K, D], factor of the scores -> [R, H D]."""
+
+_SHAPES = {
+    LlamaForCausalLM: (LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm),
+    Qwen2ForCausalLM: (Qwen2DecoderLayer, Qwen2Attention, Qwen2MLP, Qwen2RMSNorm),
+}
+
+
+class LeanLlama:
+    """Copies of a model's weights, made for decoding. They do not follow the model's: make it anew after an update."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        body: Any = model.base_model
+        self._embedding = body.embed_tokens.weight.detach()
+        self._rotary = body.rotary_emb
+        self._layers = [_Layer(layer) for layer in body.layers]
+        head: Any = model.get_output_embeddings()
+        self._norm, self._head = body.norm, PackedLinear(head.weight, head.bias)
+
+    def hidden(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+        """[R] tokens at their [R] positions -> [R, D] last hidden states."""
+        rows = self._embedding[tokens]
+        cosine, sine = (part[0, :, None] for part in self._rotary(rows, positions[None]))  # [R, 1, D]
+        half = sine.shape[-1] // 2
+        sine = torch.cat([-sine[..., :half], sine[..., half:]], -1)
+        for layer in self._layers:
+            rows = layer(rows, cosine, sine, attend)
+        return _normed(rows, self._norm.variance_epsilon) * self._norm.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[R, D] -> [R, V]"""
+        return self._head(hidden)
+
+
+class _Layer:
+    """One decoder layer."""
+
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._width = attention.head_dim
+        self._queries, self._keys = (part.out_features // self._width for part in (attention.q_proj, attention.k_proj))
+        parts = (attention.q_proj, attention.scaling), (attention.k_proj, 1.0), (attention.v_proj, 1.0)
+        weight = torch.cat([part.weight.detach() * scale for part, scale in parts])
+        self._epsilons = layer.input_layernorm.variance_epsilon, layer.post_attention_layernorm.variance_epsilon
+        biases = [part.bias.detach() * scale for part, scale in parts if part.bias is not None]
+        self._qkv = PackedLinear(weight * layer.input_layernorm.weight, torch.cat(biases) if biases else None)
+        self._gate, self._up = (
+            PackedLinear(part.weight * layer.post_attention_layernorm.weight, part.bias)
+            for part in (mlp.gate_proj, mlp.up_proj)
+        )
+        self._out, self._down = (PackedLinear(part.weight, part.bias) for part in (attention.o_proj, mlp.down_proj))
+
+    def __call__(self, rows: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
+        """[R, D] -> [R, D]; cosine and sine [R, 1, head width], the sine's first half negated."""
+        heads = self._qkv(_normed(rows, self._epsilons[0])).unflatten(1, (-1, self._width))
+        turned, value = heads[:, : self._queries + self._keys], heads[:, self._queries + self._keys :]
+        turned = torch.addcmul(turned * cosine, turned.roll(self._width // 2, -1), sine)
+        query, key = turned[:, : self._queries], turned[:, self._queries :]
+        rows = self._out.with_other(attend(query, key, value, 1.0).flatten(1), rows, "add")
+        normed = _normed(rows, self._epsilons[1])
+        between = self._up.with_other(normed, self._gate(normed, "swish"), "mul")
+        return self._down.with_other(between, rows, "add")
+
+
+def lean(model: PreTrainedModel) -> LeanLlama | None:
+    """A model's lean form; None where it is not one of the shapes that this module knows, plain and on a CPU."""
+    shape = _SHAPES.get(type(model))
+    return LeanLlama(model) if shape and _is_plain(model, shape) else None
+
+
+def _is_plain(model: PreTrainedModel, shape: tuple[type, ...]) -> bool:
+    body: Any = model.base_model
+    layer_type, attention_type, mlp_type, norm_type = shape
+    if model.config.hidden_act != "silu" or any(_hooked(module) for module in model.modules()):
+        return False
+    for layer in body.layers:
+        parts = type(layer), type(layer.self_attn), type(layer.mlp), type(layer.input_layernorm)
+        if parts != (layer_type, attention_type, mlp_type, norm_type):
+            return False
+        if getattr(layer.self_attn, "sliding_window", None) is not None:
+            return False
+    return all(can_pack(module) for module in model.modules() if isinstance(module, nn.Linear))
+
+
+def _hooked(module: nn.Module) -> bool:
+    """Whether somebody, as ZeRO-3 does, has to be told when this module is used."""
+    return bool(module._forward_pre_hooks or module._forward_hooks)
+
+
+def _normed(rows: Tensor, epsilon: float) -> Tensor:
+    """Rows over their root mean square; the norm's weight is in what comes after."""
+    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).square_()
+    return rows * squares.mul_(1 / rows.shape[-1]).add_(epsilon).rsqrt_()
