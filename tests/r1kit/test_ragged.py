@@ -1,6 +1,7 @@
 """Laws of rows laid end to end: each is what it is alone, whatever lies beside it and whatever it shares."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -198,8 +199,8 @@ def test_packed_weights_multiply_as_the_plain_ones_and_go_away() -> None:
 
 
 def test_a_model_that_is_not_plain_has_no_lean_form() -> None:
-    windowed = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
-    shape = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+    windowed: dict[str, Any] = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 0}
+    shape: dict[str, Any] = {"vocab_size": 20, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
              "num_key_value_heads": 2, "intermediate_size": 16}  # fmt: skip
     for config in (Qwen2Config(**shape, **windowed), LlamaConfig(**shape, hidden_act="gelu")):
         assert lean(AutoModelForCausalLM.from_config(config)) is None
