@@ -14,7 +14,7 @@ BIN     := .venv/bin
 READY   := .venv/ready
 
 .PHONY: install run test check format clean hunt bench-parity bench-grpo bench-sampling bench-sft bench-growth \
-  bench-checkpoint bench-verify
+  bench-checkpoint bench-verify bench-decontaminate
 
 install: $(READY)
 
@@ -72,6 +72,10 @@ hunt: $(READY)
 # The verifiers on the real data sets, about ten minutes; ARGS="--only speed" runs one part.
 bench-verify: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.verify $(ARGS)
+
+# Plants benchmark questions among training rows: what is found, and what is not. ARGS="--show 5" shows examples.
+bench-decontaminate: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.decontaminate $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

@@ -38,7 +38,7 @@ def run(context: StageContext) -> StageOutput:
             log=context.log,
             system=context.config.system_prompt,
             dtype=context.config.model.dtype,
-            contaminated=index.overlap,
+            contaminated=index.sampled,
         )
     if not selection.rows:
         raise ValueError(

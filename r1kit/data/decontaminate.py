@@ -1,61 +1,47 @@
-"""Does a text overlap with a benchmark? Equal texts, and 10-grams that only one benchmark question has."""
+"""Benchmark problems against training rows and samples: what may be trained on."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from r1kit.data.normalise import normalise, words
-from r1kit.rows import Problem
-
-SIZE = 10
-"""Words of a shared run that count as overlap (arXiv 2501.12948, supplementary: 10-grams)."""
-MAX_ROWS_OF_A_PHRASE = 2
-"""A run of words in more benchmark rows than this is a phrase, and tells nothing of any one of them."""
+from r1kit.data.overlap import Held, Overlap, OverlapIndex
+from r1kit.data.records import AnyRow
+from r1kit.rows import PreferencePair, Problem
 
 
 class BenchmarkIndex:
-    """Benchmark questions and solutions, ready to be asked about any text.
+    """Benchmark questions and solutions, ready to be asked about any row.
 
-    Departure from the paper: runs that many rows share do not count. Every AIME question ends on "where m and n are
-    relatively prime positive integers", and every word-sorting task begins alike; taken at its word, the rule would
-    drop thousands of unrelated rows (the false alarms seen elsewhere on templated questions). For the same reason
-    the problems of procedural generators count as whole texts only. As the authors say, paraphrases escape.
+    Departures from the paper (arXiv 2501.12948, supplementary: 10-grams alone): near-duplicates and questions with
+    other numbers are found too. Runs of words that many benchmark rows share do not count: every AIME question ends on
+    "where m and n are relatively prime positive integers", and taken at its word the rule would drop thousands of
+    unrelated rows. For the same reason the problems of procedural generators count as whole texts only.
     """
 
-    def __init__(self, problems: Iterable[Problem], ngrams: bool = True) -> None:
-        self._exact: dict[str, str] = {}
-        self._grams: dict[int, str] = {}
-        num_rows: Counter[int] = Counter()
-        for problem in problems:
-            found: set[int] = set()
-            for text in (problem.prompt, problem.solution):
-                if same := normalise(text):
-                    self._exact.setdefault(same, problem.id)
-                if ngrams and problem.verifier != "gym":
-                    found.update(_grams(words(text)))
-            num_rows.update(found)
-            for gram in found:
-                self._grams.setdefault(gram, problem.id)
-        for gram, count in num_rows.items():
-            if count > MAX_ROWS_OF_A_PHRASE:
-                del self._grams[gram]
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self._index = OverlapIndex(
+            Held(problem.id, name, text, whole=problem.verifier == "gym")
+            for problem in problems
+            for name, text in (("prompt", problem.prompt), ("solution", problem.solution))
+            if text
+        )
 
-    def overlap(self, text: str, ngrams: bool = True) -> str | None:
-        """The id of a benchmark row that the text repeats, or None.
+    def overlap(self, row: AnyRow, whole: bool = False) -> Overlap | None:
+        """What of the benchmarks a row repeats, with the proof; None if nothing.
 
         Args:
-            ngrams: also look for parts; off for texts that follow a generator's template.
+            whole: look at whole texts only; for rows that follow a generator's template.
         """
-        if (same := self._exact.get(normalise(text))) is not None:
-            return same
-        if ngrams and self._grams:
-            for gram in _grams(words(text)):
-                if (row := self._grams.get(gram)) is not None:
-                    return row
-        return None
+        return self._index.find(texts_of(row), whole)
+
+    def sampled(self, response: str) -> str | None:
+        """What of the benchmarks a model's answer repeats, in words."""
+        found = self._index.find({"response": response})
+        return None if found is None else str(found)
 
 
-def _grams(text: Sequence[str]) -> Iterable[int]:
-    for start in range(len(text) - SIZE + 1):
-        run = " ".join(text[start : start + SIZE])
-        yield int.from_bytes(hashlib.blake2b(run.encode(), digest_size=8).digest(), "big")
+def texts_of(row: AnyRow) -> dict[str, str]:
+    """What of a training row could be a benchmark's, by field."""
+    if isinstance(row, Problem):
+        return {"prompt": row.prompt, "solution": row.solution}
+    if isinstance(row, PreferencePair):
+        return {"prompt": row.prompt, "chosen": row.chosen, "rejected": row.rejected}
+    return {"prompt": row.prompt, "response": row.response}

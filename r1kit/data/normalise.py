@@ -4,13 +4,21 @@ import re
 import unicodedata
 
 _WORD = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]|[^\W_\u3400-\u9fff\uf900-\ufaff]+")
+_BLANKED = bytes(code if chr(code).isalnum() and code < 128 else 32 for code in range(256))
 
 
 def normalise(text: str) -> str:
     """One spelling for texts that differ in case, white space or Unicode form alone."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(_folded(text).split())
 
 
-def words(text: str) -> list[str]:
-    """Runs of letters and digits of the normalised text; each Chinese character is a word."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+def words(text: str) -> list[bytes]:
+    """Runs of letters and digits of the normalised text, as UTF-8; each Chinese character is a word."""
+    folded = _folded(text)
+    if folded.isascii():  # ten times as fast, and nearly all texts are
+        return folded.encode().translate(_BLANKED).split()
+    return [word.encode(errors="replace") for word in _WORD.findall(folded)]
+
+
+def _folded(text: str) -> str:
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()

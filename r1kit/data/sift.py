@@ -7,11 +7,11 @@ from itertools import islice
 
 from r1kit.chat import parse
 from r1kit.data.config import Kind
-from r1kit.data.decontaminate import BenchmarkIndex
+from r1kit.data.decontaminate import BenchmarkIndex, texts_of
 from r1kit.data.normalise import normalise
 from r1kit.data.records import AnyRow, BadRow, Placed, Rule, shown
 from r1kit.rewards import SURVIVES, VerifierPool, check_gold
-from r1kit.rows import PreferencePair, Problem, SftRow
+from r1kit.rows import Problem, SftRow
 
 FAULTS: tuple[Rule, ...] = ("json", "schema", "unverifiable")
 """Rules that a row breaks by a fault of its own: these count towards the share of quarantined rows."""
@@ -105,10 +105,10 @@ class Sieve:
             return "licence", shown(row.licence), "this licence is not among data.allowed_licences", "licence"
         if isinstance(row, SftRow) and row.kind == "chain" and not parse(row.response).well_formed:
             return "response", shown(row.response), "is not one chain and one answer, each in its tags once", "schema"
-        for name, text in _texts(row) if self._index else ():
-            assert self._index
-            if overlap := self._index.overlap(text, ngrams=not procedural):
-                return name, shown(text), f"overlaps with the benchmark row {overlap}", "contaminated"
+        if self._index and (found := self._index.overlap(row, whole=procedural)):
+            texts = texts_of(row)
+            value = texts.get(found.field) or "\n".join(texts.values())
+            return found.field, shown(value), f"repeats the benchmark row {found}", "contaminated"
         return None
 
     def _unverifiable(self, items: list[Placed | BadRow]) -> dict[tuple[str, int], tuple[str, str, str, Rule]]:
@@ -150,19 +150,10 @@ def _place(item: Placed | BadRow) -> tuple[str, int]:
     return item.file, item.row if isinstance(item, BadRow) else item.number
 
 
-def _texts(row: AnyRow) -> tuple[tuple[str, str], ...]:
-    """What of a training row could be a benchmark's, by field."""
-    if isinstance(row, Problem):
-        return ("prompt", row.prompt), ("solution", row.solution)
-    if isinstance(row, PreferencePair):
-        return ("prompt", row.prompt), ("chosen", row.chosen), ("rejected", row.rejected)
-    return ("prompt", row.prompt), ("response", row.response)
-
-
 def _identity(row: AnyRow) -> str:
     """What two rows share that are the same: of problems the question, of others what is learned too."""
-    texts = _texts(row)[:1] if isinstance(row, Problem) else _texts(row)
-    return "\x1f".join(normalise(text) for _, text in texts)
+    texts = (row.prompt,) if isinstance(row, Problem) else texts_of(row).values()
+    return "\x1f".join(normalise(text) for text in texts)
 
 
 def _batches(rows: Iterable[Placed | BadRow]) -> Iterator[list[Placed | BadRow]]:

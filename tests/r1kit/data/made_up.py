@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,18 @@ def math(question: str, boxed: str, **more: Any) -> dict[str, Any]:
     return {"problem": question, "solution": f"We find $\\boxed{{{boxed}}}$.", **more}
 
 
+def own_words(*numbers: int) -> str:
+    """Twenty words that only these numbers have, so that rows are no copies of one another."""
+    digits = "".join(f"{number:05d}" for number in numbers)
+    return " ".join(f"{digits.translate(_LETTERS)}{ending}" for ending in map("".join, product("bdfg", "aeiou")))
+
+
+_LETTERS = str.maketrans("0123456789", "abcdefghij")
+
+
 def aime(number: int, year: int = 1990) -> dict[str, Any]:
     return {
-        "problem": f"A made-up triangle of {year} has number {number}. What is its number plus one?",
+        "problem": f"A {own_words(year, number)} has number {number}. What is its number plus one?",
         "solution": f"It is \\boxed{{{number + 1}}}.\n~somebody",
         "answer": str(number + 1),
         "year": year,
@@ -50,7 +60,7 @@ def aime(number: int, year: int = 1990) -> dict[str, Any]:
 
 def mbpp(task: int, setup: str = "") -> dict[str, Any]:
     return {
-        "text": f"Write a function that adds {task} to its argument.",
+        "text": f"Write a function for a {own_words(task)} that adds {task} to its argument.",
         "code": f"def add_{task}(x):\r\n\treturn x + {task}",
         "task_id": task,
         "test_setup_code": setup,

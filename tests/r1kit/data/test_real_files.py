@@ -6,7 +6,9 @@ import pytest
 
 from r1kit.config import load
 from r1kit.data.config import DataConfig
+from r1kit.data.foreign import held, sort_out
 from r1kit.data.normalise import normalise
+from r1kit.data.overlap import OverlapIndex
 from r1kit.data.prepare import ROW_TYPES, prepare
 from r1kit.data.records import BadRow
 from r1kit.data.source import Source
@@ -57,6 +59,14 @@ def test_overlaps_between_the_sources(real_files: Path) -> None:
     assert not found["aime2024"] & found["aime_1983_2023"]
     assert not found["math_train"] & found["math500"]
     assert len(found["math_train"] & found["math_test"]) == 2
+
+
+def test_math500_is_found_whole_in_math_test(real_files: Path) -> None:
+    index = OverlapIndex(held(real_files / "math/math500.jsonl", ("problem",)))
+    rows = list(sort_out(real_files / "math/math_test5000.jsonl", index, ("problem",)))
+    hidden = {text.text for text in held(real_files / "math/math500.jsonl", ("problem",))}
+    assert len(rows) == 5000 and len(hidden) == 500
+    assert hidden <= {row.values["problem"] for row in rows if row.overlap and row.overlap.method == "exact"}
 
 
 def test_every_source_is_in_the_profile() -> None:
