@@ -34,6 +34,16 @@ class ValidateConfig(Section):
     """Longest response, solution, or other text of a row."""
     languages: tuple[Language, ...] = Field(default=("en", "zh"), min_length=1)
     """Languages that rows may be in."""
+    max_row_tokens: int = Field(default=65_536, gt=0)
+    """Most tokens of a row, prompt and responses together; the flow estimates one in four bytes."""
+    max_other_language_share: float = Field(default=0.05, ge=0, le=1)
+    """Most rows, as a share, that are mostly in another language than they say."""
+    min_near_similarity: float = Field(default=0.85, gt=0, le=1)
+    """Similarity of words and pairs of words (Jaccard, estimated by MinHash) that makes a row nearly another."""
+    max_near_duplicate_share: float = Field(default=0.2, ge=0, le=1)
+    """Most rows, as a share, that are nearly another one; rows made from templates do not count."""
+    min_length_balance: float = Field(default=0.1, ge=0, le=0.5)
+    """Of a route's pairs at least this share prefers the longer response, and at least this share the shorter one."""
     verify_rows: int = Field(default=200, ge=0)
     """Problems and benchmark rows, together, whose gold answer is verified once more."""
 

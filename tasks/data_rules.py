@@ -4,11 +4,12 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from r1kit import chat
 from r1kit.data.normalise import normalise
+from r1kit.rewards.language import language_share
 from r1kit.rows import PreferencePair, Problem, Row, SftRow
 from tasks.expectations import (
     ID,
@@ -19,10 +20,9 @@ from tasks.expectations import (
     contains,
     free_of,
     not_blank,
-    row_count,
     same,
-    unique,
 )
+from tasks.seen import Seen, TokenCounter, estimated_tokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +72,7 @@ class Surroundings:
     """What the manifest says of each source of this kind."""
     entries: Sequence[str]
     """Sources that the configuration names for this kind."""
+    count_tokens: TokenCounter = estimated_tokens
 
 
 @dataclass(frozen=True)
@@ -167,35 +168,87 @@ def sources_examined(around: Surroundings) -> Examined:
     return Examined(frame, rules)
 
 
-def rows_examined(table: "pa.Table", around: Surroundings) -> Examined:
-    """The rows themselves: columns derived from them, and the rules."""
+def rows_examined(table: "pa.Table", around: Surroundings, seen: Seen) -> Examined:
+    """A slice of the rows: columns derived from them, and the rules on each."""
     import pandas as pd
 
     row_class = ROW_CLASSES[around.kind]
     columns = {name: table.column(name).to_pylist() for name in row_class.model_fields}
     texts = {name: ["" if cell is None else cell for cell in columns[name]] for name in _text_fields(row_class)}
-    derived: dict[str, Any] = {ROW: range(1, table.num_rows + 1), ID: texts["id"], "missing": _missing(table)}
+    numbers = range(seen.rows + 1, seen.rows + table.num_rows + 1)
+    derived: dict[str, Any] = {ROW: numbers, ID: texts["id"], "missing": _missing(table)}
+    derived |= {"repeated": seen.repeated(texts["id"])}
     rules = [
         free_of("no value is missing", "missing", limit="no null", advice=FORMAT_ADVICE),
-        unique("ids are unique", ID, limit="once each"),
+        free_of("ids are unique", "repeated", limit="once each"),
         among("the manifest tells of the source", "source", list(around.sources), advice="run the data stage again"),
     ]  # fmt: skip
-    if around.wanted:
-        least = around.config.min_rows
-        rules.append(
-            row_count("there are enough rows", least, limit=f"at least {least} rows",
-                      advice=f"raise the limits under data.{around.kind}, or lower validate.min_rows")
-        )  # fmt: skip
     parts = [
         _texts(texts, around),
         _choices(row_class, texts, around),
-        _of_class(row_class, columns, texts, around),
+        _of_class(row_class, columns, texts, around, seen),
         _overlap(texts, around),
+        _distributed(texts, around, seen),
     ]
+    seen.rows += table.num_rows
     for more_columns, more_rules in parts:
         derived |= more_columns
         rules += more_rules
     return Examined(pd.DataFrame(derived), rules)
+
+
+def whole_examined(around: Surroundings, seen: Seen) -> list[Examined]:
+    """The rules on all rows together, once they were seen."""
+    import pandas as pd
+
+    found: list[Examined] = []
+    config = around.config
+    if around.wanted:
+        frame = pd.DataFrame({ROW: [0], ID: [around.kind], "rows": [seen.rows]})
+        advice = f"raise the limits under data.{around.kind}, or lower validate.min_rows"
+        limit = f"at least {config.min_rows} rows"
+        rule = between("there are enough rows", "rows", config.min_rows, None, limit=limit, advice=advice)
+        found.append(Examined(frame, [rule]))
+    twins = {number: f"{seen.names[other - 1]} ({share:.0%})" for number, other, share in
+             seen.near.pairs(config.min_near_similarity)}  # fmt: skip
+    numbers = range(1, seen.rows + 1)
+    frame = pd.DataFrame({ROW: numbers, ID: seen.names, "near": [twins.get(number, "") for number in numbers]})
+    advice = "remove repeats from their source, or raise validate.max_near_duplicate_share"
+    most = config.max_near_duplicate_share
+    found.append(Examined(frame, [replace(free_of("few rows are nearly another", "near", advice=advice,
+                 limit=f"at most {most:.0%} of the rows"), max_share=most)]))  # fmt: skip
+    if ROW_CLASSES[around.kind] is PreferencePair:
+        found += _pairs_together(around, seen)
+    return found
+
+
+def _pairs_together(around: Surroundings, seen: Seen) -> Iterator[Examined]:
+    """Both routes and sides are there; length alone does not tell which response is preferred."""
+    import pandas as pd
+
+    sides = sorted(seen.kinds_of_pairs)
+    if around.wanted:
+        wanted = [f"{route} {split}" for route in ("helpful", "harmless") for split in ("train", "heldout")]
+        advice = "add a source with such pairs to data.preferences, or change its heldout_share"
+        rule = contains("both routes have pairs to train on and to hold out", "side", wanted, advice=advice)
+        yield Examined(pd.DataFrame({ROW: range(1, len(sides) + 1), ID: sides, "side": sides}), [rule])
+    routes = {route: sum(n for side, n in seen.kinds_of_pairs.items() if side.split()[0] == route) for route in
+              sorted({side.split()[0] for side in sides})}  # fmt: skip
+    judged = [route for route, count in routes.items() if count >= _MIN_PAIRS]
+    least = around.config.min_length_balance
+    advice = "a model would learn length alone: balance the pairs, or lower validate.min_length_balance"
+    limit = f"from {least:g} to {1 - least:g}"
+    name = "length alone does not tell the preferred response"
+    rule = between(name, "longer_share", least, 1 - least, limit=limit, advice=advice)
+    shares = [seen.longer[route] / routes[route] for route in judged]
+    yield Examined(pd.DataFrame({ROW: range(1, len(judged) + 1), ID: judged, "longer_share": shares}), [rule])
+
+
+_MIN_PAIRS = 20
+"""Of fewer pairs of a route nothing is said about their balance."""
+_LANGUAGE_CHARACTERS = 2000
+"""So much of a row is looked at to tell its language."""
+_MIN_LANGUAGE_SHARE = 0.5
 
 
 _Part = tuple[dict[str, list[Any]], list[Rule]]
@@ -235,15 +288,57 @@ def _choices(row_class: type[Row], texts: Mapping[str, list[str]], around: Surro
     return {name: texts[name] for name in allowed}, rules
 
 
+def _distributed(texts: Mapping[str, list[str]], around: Surroundings, seen: Seen) -> _Part:
+    """Tokens, and the language that a row is really in; sketches for near-duplicates are kept for the end."""
+    second = next(texts[name] for name in ("response", "chosen", "solution") if name in texts)
+    third = texts.get("rejected", [""] * len(second))
+    tokens = [sum(map(around.count_tokens, parts)) for parts in zip(texts["prompt"], second, third, strict=True)]
+    seen.count(tokens, texts["language"], texts["source"])
+    strange = [
+        "" if language not in ("en", "zh") or _share(f"{prompt} {text}", language) >= _MIN_LANGUAGE_SHARE else prompt
+        for prompt, text, language in zip(texts["prompt"], second, texts["language"], strict=True)
+    ]
+    read = _read(texts["source"], around)
+    chosen = [place for place, is_read in enumerate(read) if is_read]
+    seen.near.add([seen.rows + place + 1 for place in chosen],
+                  [f"{texts['prompt'][place]} {second[place]}" for place in chosen])  # fmt: skip
+    config = around.config
+    share, most = config.max_other_language_share, config.max_row_tokens
+    rules = [
+        replace(
+            free_of("rows are in their language", "strange", limit=f"all but {share:.0%} of the rows",
+                    advice="mend the column language, remove such rows, or raise validate.max_other_language_share"),
+            max_share=share,
+        ),
+        between("no row has too many tokens", "tokens", 0, most, limit=f"at most {most} tokens",
+                advice="remove such rows from their source, or raise validate.max_row_tokens"),
+    ]  # fmt: skip
+    return {"strange": strange, "tokens": tokens}, rules
+
+
+def _share(text: str, language: str) -> float:
+    return language_share(text[:_LANGUAGE_CHARACTERS], "zh" if language == "zh" else "en")
+
+
+def _read(sources: Sequence[str], around: Surroundings) -> list[bool]:
+    """Which rows are of sources without templates."""
+    procedural = {name for name, tally in around.sources.items() if tally.procedural}
+    return [source not in procedural for source in sources]
+
+
 def _of_class(
-    row_class: type[Row], columns: Mapping[str, list[Any]], texts: Mapping[str, list[str]], around: Surroundings
+    row_class: type[Row],
+    columns: Mapping[str, list[Any]],
+    texts: Mapping[str, list[str]],
+    around: Surroundings,
+    seen: Seen,
 ) -> _Part:
     """What is special to problems, to rows for SFT, to pairs."""
     if row_class is Problem:
         return _of_problems(texts, around)
     if row_class is SftRow:
         return _of_sft_rows(columns["weight"], texts["response"], around)
-    return _of_pairs(texts, around)
+    return _of_pairs(texts, around, seen)
 
 
 def _of_problems(texts: Mapping[str, list[str]], around: Surroundings) -> _Part:
@@ -289,29 +384,19 @@ def _of_sft_rows(weights: list[float | None], responses: list[str], around: Surr
     return derived, rules
 
 
-def _of_pairs(texts: Mapping[str, list[str]], around: Surroundings) -> _Part:
-    pairs = zip(texts["chosen"], texts["rejected"], strict=True)
+def _of_pairs(texts: Mapping[str, list[str]], around: Surroundings, seen: Seen) -> _Part:
+    pairs = list(zip(texts["chosen"], texts["rejected"], strict=True))
     alike = [(chosen or "nothing") if chosen.strip() == rejected.strip() else "" for chosen, rejected in pairs]
-    sides = [f"{route} {split}" for route, split in zip(texts["route"], texts["split"], strict=True)]
+    seen.kinds_of_pairs.update(f"{route} {split}" for route, split in zip(texts["route"], texts["split"], strict=True))
+    seen.longer.update(
+        route for route, (chosen, rejected) in zip(texts["route"], pairs, strict=True) if len(chosen) > len(rejected)
+    )
+    other = seen.other_side(texts["prompt"], texts["split"], texts["id"], _read(texts["source"], around))
     rules = [
         free_of("chosen differs from rejected", "alike", limit="two different responses"),
         free_of("no prompt is on both sides of the split", "other_side", limit="train or heldout; templates apart"),
     ]
-    if around.wanted:
-        wanted = [f"{route} {split}" for route in ("helpful", "harmless") for split in ("train", "heldout")]
-        advice = "add a source with such pairs to data.preferences, or change its heldout_share"
-        rules.append(contains("both routes have pairs to train on and to hold out", "side", wanted, advice=advice))
-    return {"alike": alike, "side": sides, "other_side": _other_side(texts, around)}, rules
-
-
-def _other_side(texts: Mapping[str, list[str]], around: Surroundings) -> list[str]:
-    """For each held-out pair, the id of a pair for training with the same prompt; sources with templates apart."""
-    read = {name for name, tally in around.sources.items() if not tally.procedural}
-    rows = list(zip(texts["prompt"], texts["split"], texts["source"], texts["id"], strict=True))
-    trained = {prompt: id_ for prompt, split, source, id_ in rows if split == "train" and source in read}
-    return [
-        trained.get(prompt, "") if split == "heldout" and source in read else "" for prompt, split, source, _ in rows
-    ]
+    return {"alike": alike, "other_side": other}, rules
 
 
 def _overlap(texts: Mapping[str, list[str]], around: Surroundings) -> _Part:

@@ -34,6 +34,8 @@ class Rule:
     """The way out."""
     shows: str = ""
     """Column whose value is shown for a row at fault; empty means the column examined."""
+    max_share: float = 0.0
+    """So many of the rows may be at fault."""
 
 
 @dataclass(frozen=True)
@@ -46,68 +48,64 @@ class Outcome:
     failed: int
     """Rows at fault; for a rule on the whole table, 1."""
     examples: tuple[Mapping[str, Any], ...] = field(default=())
-    """The first ones: row, id, value."""
+    """Those at fault: row, id, value."""
     error: str = ""
     """What broke the check itself; empty where it ran to its end."""
 
     @property
     def success(self) -> bool:
         """Whether the rule was checked and holds."""
-        return not self.failed and not self.error
+        return not self.error and self.failed <= self.rule.max_share * self.checked
+
+    def __add__(self, later: "Outcome") -> "Outcome":
+        """Of the same rule on more rows; only the first examples are kept."""
+        examples = (*self.examples, *later.examples)[:NUM_EXAMPLES]
+        checked, failed = self.checked + later.checked, self.failed + later.failed
+        return Outcome(self.rule, checked, failed, examples, self.error or later.error)
 
     def to_json(self) -> dict[str, Any]:
         """As validation.json has it."""
         rule = self.rule
         said = {"rule": rule.name, "expectation": rule.expectation, "success": self.success, "checked": self.checked}
-        said |= {"failed": self.failed, "limit": rule.limit, "examples": [dict(example) for example in self.examples]}
+        said |= {"failed": self.failed, "limit": rule.limit}
+        said |= {"examples": [dict(example) for example in self.examples[:NUM_EXAMPLES]]}
         return said | ({"error": self.error} if self.error else {})
 
 
-def unique(name: str, column: str, **words: str) -> Rule:
-    """No value stands twice."""
-    return Rule(name, "ExpectColumnValuesToBeUnique", {"column": column}, **words)
-
-
-def among(name: str, column: str, values: Sequence[Any], **words: str) -> Rule:
+def among(name: str, column: str, values: Sequence[Any], **words: Any) -> Rule:
     """Every value is one of these."""
-    limit = {"limit": "one of " + ", ".join(map(str, values))} | words
+    limit: dict[str, Any] = {"limit": "one of " + ", ".join(map(str, values))} | words
     return Rule(name, "ExpectColumnValuesToBeInSet", {"column": column, "value_set": list(values)}, **limit)
 
 
-def free_of(name: str, column: str, **words: str) -> Rule:
+def free_of(name: str, column: str, **words: Any) -> Rule:
     """A column of complaints is empty throughout."""
-    return among(name, column, [""], **({"limit": ""} | words))
+    return among(name, column, [""], **dict[str, Any]({"limit": ""} | words))
 
 
-def between(name: str, column: str, low: float | None, high: float | None, **words: str) -> Rule:
+def between(name: str, column: str, low: float | None, high: float | None, **words: Any) -> Rule:
     """Every number lies within bounds, which are allowed too."""
     arguments = {"column": column, "min_value": low, "max_value": high}
     return Rule(name, "ExpectColumnValuesToBeBetween", arguments, **words)
 
 
-def not_blank(column: str, **words: str) -> Rule:
+def not_blank(column: str, **words: Any) -> Rule:
     """Every text has more than white space in it."""
     arguments = {"column": column, "regex": r"\S"}
     return Rule(f"{column} is not blank", "ExpectColumnValuesToMatchRegex", arguments, **words)
 
 
-def same(name: str, column: str, other: str, **words: str) -> Rule:
+def same(name: str, column: str, other: str, **words: Any) -> Rule:
     """Two columns hold the same."""
     arguments = {"column_A": column, "column_B": other}
-    return Rule(name, "ExpectColumnPairValuesToBeEqual", arguments, **({"shows": column} | words))
+    return Rule(name, "ExpectColumnPairValuesToBeEqual", arguments, **dict[str, Any]({"shows": column} | words))
 
 
-def contains(name: str, column: str, values: Sequence[str], **words: str) -> Rule:
+def contains(name: str, column: str, values: Sequence[str], **words: Any) -> Rule:
     """Each of these values stands somewhere in the column."""
-    limit = {"limit": "all of " + ", ".join(values)} | words
+    limit: dict[str, Any] = {"limit": "all of " + ", ".join(values)} | words
     arguments = {"column": column, "value_set": list(values)}
     return Rule(name, "ExpectColumnDistinctValuesToContainSet", arguments, **limit)
-
-
-def row_count(name: str, low: int, high: int | None = None, **words: str) -> Rule:
-    """The table has so many rows."""
-    arguments = {"min_value": low, "max_value": high}
-    return Rule(name, "ExpectTableRowCountToBeBetween", arguments, **words)
 
 
 def examine(frame: "pd.DataFrame", rules: Sequence[Rule]) -> list[Outcome]:
@@ -130,8 +128,7 @@ def examine(frame: "pd.DataFrame", rules: Sequence[Rule]) -> list[Outcome]:
             .validate(
                 gx.ExpectationSuite(name="rules", expectations=expectations),
                 result_format={
-                    "result_format": "SUMMARY",
-                    "partial_unexpected_count": NUM_EXAMPLES,
+                    "result_format": "COMPLETE",
                     "unexpected_index_column_names": [ROW],
                 },
             )
@@ -173,8 +170,9 @@ def _outcome(rule: Rule, entry: dict[str, Any] | None, frame: "pd.DataFrame") ->
     if error:
         return Outcome(rule, 0, 0, error=error)
     column = rule.shows or rule.arguments["column"]
-    numbers = sorted(place[ROW] for place in result.get("partial_unexpected_index_list") or [])
-    rows = frame[frame[ROW].isin(numbers)].head(NUM_EXAMPLES)
+    places = result.get("unexpected_index_list") or result.get("partial_unexpected_index_list") or []
+    numbers = sorted(place[ROW] for place in places)
+    rows = frame[frame[ROW].isin(numbers)]
     examples = tuple(
         {"row": int(number), "id": shown(id_), "value": _plain(value)}
         for number, id_, value in zip(rows[ROW], rows[ID], rows[column], strict=True)

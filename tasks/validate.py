@@ -3,31 +3,21 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.data.normalise import normalise
-from r1kit.rewards import check_gold
+from r1kit.rewards import VerifierPool, check_gold
 from r1kit.rows import Problem
-from tasks.data_rules import (
-    FORMAT_ADVICE,
-    GOLD_RULE,
-    ROW_CLASSES,
-    SourceTally,
-    Surroundings,
-    columns_examined,
-    rows_examined,
-    sources_examined,
-    tallies,
-)
+from tasks.data_rules import FORMAT_ADVICE, GOLD_RULE, ROW_CLASSES, SourceTally, Surroundings, tallies
 from tasks.expectations import ID, ROW, Outcome, between, examine
 from tasks.machine import verifier_pool
 from tasks.notes import write_atomically
+from tasks.slices import SLICE_ROWS, Examination, GoldSample
 from tasks.stage import StageContext, StageOutput
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 FORMAT = "r1kit validation 1"
@@ -55,17 +45,21 @@ def run(context: StageContext) -> StageOutput:
     """
     manifest = _manifest(context.inputs)
     quarantine = _quarantine(context.inputs["quarantine"])
-    tables = {kind: _table(context.inputs[kind], kind) for kind in ROW_CLASSES}
-    benchmarks = _benchmark_prompts(tables["benchmarks"])
+    benchmarks = _benchmark_prompts(context.inputs["benchmarks"])
     outcomes: dict[str, list[Outcome]] = {}
-    sources: dict[str, Mapping[str, SourceTally]] = {}
-    for kind, table in tables.items():
-        context.say(f"examining {table.num_rows:,} rows of {kind}")
-        sources[kind] = tallies(manifest, quarantine, kind)
-        around = surroundings(context.config, kind, benchmarks, sources[kind])
-        outcomes[kind] = examine_kind(table, around)
-    verified = _verify(tables, outcomes, context)
-    files = [_file(kind, context.digests[kind], tables[kind], outcomes[kind], sources[kind]) for kind in ROW_CLASSES]
+    examinations: dict[str, Examination] = {}
+    sample = GoldSample(context.config.validate_.verify_rows)
+    for kind in ROW_CLASSES:
+        around = surroundings(context.config, kind, benchmarks, tallies(manifest, quarantine, kind))
+        examinations[kind] = Examination(around)
+        for number, table in enumerate(slices(context.inputs[kind], kind)):
+            context.say(f"examining {kind}: {number * SLICE_ROWS + table.num_rows:,} rows")
+            if kind in VERIFIED_KINDS and {"id", "source", "verifier"} <= set(table.column_names):
+                sample.add(kind, table, number * SLICE_ROWS + 1)
+            examinations[kind].add(table)
+        outcomes[kind] = examinations[kind].finish()
+    verified = verify_gold(sample, outcomes, context)
+    files = [_file(context.digests[kind], examinations[kind], outcomes[kind]) for kind in ROW_CLASSES]
     verdict = {
         "format": FORMAT,
         "success": all(file["success"] for file in files),
@@ -139,124 +133,93 @@ def _quarantine(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def _table(path: Path, kind: str) -> "pa.Table":
+def slices(path: Path, kind: str) -> Iterator["pa.Table"]:
+    """A Parquet file, so many rows at a time; an empty one gives one empty table. Raises ValueError for other files."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_table(path)
-    except pa.ArrowInvalid as error:
+        file = pq.ParquetFile(path)
+        if not file.metadata.num_rows:
+            yield file.read()
+        for batch in file.iter_batches(SLICE_ROWS):
+            yield pa.Table.from_batches([batch])
+    except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"the {kind} file {path} is not Parquet ({error}); {FORMAT_ADVICE}") from None
 
 
-def _benchmark_prompts(table: "pa.Table") -> dict[str, str]:
+def _benchmark_prompts(path: Path) -> dict[str, str]:
     """Normalised prompt → id of a benchmark row; empty where the file has not these columns, which is found later."""
-    if not {"id", "prompt"} <= set(table.column_names):
-        return {}
-    rows = zip(table.column("prompt").to_pylist(), table.column("id").to_pylist(), strict=True)
-    return {normalise(str(prompt)): str(id_) for prompt, id_ in rows if prompt and str(prompt).strip()}
+    found: dict[str, str] = {}
+    for table in slices(path, "benchmarks"):
+        if {"id", "prompt"} <= set(table.column_names):
+            rows = zip(table.column("prompt").to_pylist(), table.column("id").to_pylist(), strict=True)
+            found |= {normalise(str(prompt)): str(id_) for prompt, id_ in rows if prompt and str(prompt).strip()}
+    return found
 
 
-def examine_kind(table: "pa.Table", around: Surroundings) -> list[Outcome]:
-    """What became of every rule on one kind of rows, gold answers apart.
-
-    Columns come first: of a file with other columns nothing else can be asked.
-    """
-    columns, sources = columns_examined(table, ROW_CLASSES[around.kind]), sources_examined(around)
-    outcomes = examine(columns.frame, columns.rules)
-    outcomes += examine(sources.frame, sources.rules)
-    if outcomes[0].success:
-        rows = rows_examined(table, around)
-        outcomes += examine(rows.frame, rows.rules)
-    return outcomes
-
-
-def _verify(
-    tables: Mapping[str, "pa.Table"], outcomes: Mapping[str, list[Outcome]], context: StageContext
-) -> dict[str, Any]:
+def verify_gold(sample: GoldSample, outcomes: Mapping[str, list[Outcome]], context: StageContext) -> dict[str, Any]:
     """Have the verifiers judge a sample of gold answers; adds an outcome to each kind that was sampled."""
     sound = [kind for kind in VERIFIED_KINDS if all(outcome.success for outcome in outcomes[kind])]
-    sample = _sample({kind: tables[kind] for kind in sound}, context.config.validate_.verify_rows)
-    problems = [
-        Problem.model_validate(tables[kind].slice(place, 1).to_pylist()[0])
-        for kind, places in sample.items()
-        for place in places
-    ]
-    context.say(f"verifying the gold answers of {len(problems)} rows")
+    rows = list(sample.chosen(sound))
+    context.say(f"verifying the gold answers of {len(rows)} rows")
     with verifier_pool(context.config.runtime) as pool:
-        verdicts = check_gold(pool, problems)
-        doubtful = [place for place, verdict in enumerate(verdicts) if verdict.score != 1]
-        again = check_gold(pool, [problems[place] for place in doubtful])  # a busy machine may have been too slow
+        judged = gold_outcomes(rows, pool)
+    for kind, outcome in judged.items():
+        outcomes[kind].append(outcome)
+    failed = sum(outcome.failed for outcome in judged.values())
+    kinds = {kind: outcome.checked for kind, outcome in judged.items()}
+    return {"rows": len(rows), "passed": len(rows) - failed, "kinds": kinds}
+
+
+def gold_outcomes(rows: Sequence[tuple[str, int, Mapping[str, Any]]], pool: VerifierPool) -> dict[str, Outcome]:
+    """Kind → what became of the rule that a gold answer scores 1, on rows given as kind, number and values."""
+    problems = [Problem.model_validate(values) for _, _, values in rows]
+    verdicts = list(check_gold(pool, problems))
+    doubtful = [place for place, verdict in enumerate(verdicts) if verdict.score != 1]
+    again = check_gold(pool, [problems[place] for place in doubtful])  # a busy machine may have been too slow
     for place, verdict in zip(doubtful, again, strict=True):
         verdicts[place] = verdict
-    start = 0
-    for kind, places in sample.items():
-        own = slice(start, start + len(places))
-        outcomes[kind].extend(_gold_outcome(places, problems[own], verdicts[own]))
-        start += len(places)
-    passed = sum(verdict.score == 1 for verdict in verdicts)
-    return {"rows": len(problems), "passed": passed, "kinds": {kind: len(places) for kind, places in sample.items()}}
+    places: dict[str, list[int]] = {}
+    for place, (kind, _, _) in enumerate(rows):
+        places.setdefault(kind, []).append(place)
+    return {
+        kind: _gold_outcome([rows[p][1] for p in own], [problems[p] for p in own], [verdicts[p] for p in own])
+        for kind, own in places.items()
+    }
 
 
-def _gold_outcome(places: Sequence[int], problems: Sequence[Problem], verdicts: Sequence[Any]) -> list[Outcome]:
-    frame = _frame(
-        {
-            ROW: [place + 1 for place in places],
-            ID: [problem.id for problem in problems],
-            "score": [verdict.score for verdict in verdicts],
-            "said": [
-                f"{problem.answer} scored {verdict.score:g}: {verdict.reason}"
-                for problem, verdict in zip(problems, verdicts, strict=True)
-            ],
-        }
-    )
-    advice = "remove the problem from its source, or mend its gold answer"
-    return examine(frame, [between(GOLD_RULE, "score", 1, 1, limit="exactly 1", advice=advice, shows="said")])
-
-
-def _frame(columns: Mapping[str, Any]) -> "pd.DataFrame":
+def _gold_outcome(numbers: Sequence[int], problems: Sequence[Problem], verdicts: Sequence[Any]) -> Outcome:
     import pandas as pd
 
-    return pd.DataFrame(columns)
-
-
-def _sample(tables: Mapping[str, "pa.Table"], limit: int) -> dict[str, list[int]]:
-    """Kind → row places, up to `limit` together: the sources in turn, within each in the order of the ids' hashes."""
-    groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
-    for kind, table in tables.items():
-        cells = zip(*(table.column(name).to_pylist() for name in ("id", "source", "verifier")), strict=True)
-        for place, (id_, source, verifier) in enumerate(cells):
-            if verifier != "none":
-                order = hashlib.sha256(id_.encode()).hexdigest()
-                groups.setdefault((kind, source), []).append((order, place))
-    turns = [
-        (turn, order, kind, place)
-        for (kind, _), rows in groups.items()
-        for turn, (order, place) in enumerate(sorted(rows))
+    said = [
+        f"{problem.answer} scored {verdict.score:g}: {verdict.reason}"
+        for problem, verdict in zip(problems, verdicts, strict=True)
     ]
-    chosen: dict[str, list[int]] = {}
-    for _, _, kind, place in sorted(turns)[:limit]:
-        chosen.setdefault(kind, []).append(place)
-    return {kind: sorted(chosen[kind]) for kind in tables if kind in chosen}
+    scores = [verdict.score for verdict in verdicts]
+    frame = pd.DataFrame({ROW: numbers, ID: [problem.id for problem in problems], "score": scores, "said": said})
+    advice = "remove the problem from its source, or mend its gold answer"
+    (outcome,) = examine(frame, [between(GOLD_RULE, "score", 1, 1, limit="exactly 1", advice=advice, shows="said")])
+    return outcome
 
 
-def _file(
-    kind: str, digest: str, table: "pa.Table", outcomes: Sequence[Outcome], sources: Mapping[str, SourceTally]
-) -> dict[str, Any]:
+def _file(digest: str, examination: Examination, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the verdict says of one file."""
-    quarantined = sum(tally.quarantined for tally in sources.values())
-    read = sum(max(tally.read, tally.quarantined) for tally in sources.values())
+    sources = examination.around.sources.values()
+    quarantined = sum(tally.quarantined for tally in sources)
+    read = sum(max(tally.read, tally.quarantined) for tally in sources)
     return {
-        "kind": kind,
+        "kind": examination.around.kind,
         "digest": digest,
-        "rows": table.num_rows,
+        "rows": examination.seen.rows,
         "success": all(outcome.success for outcome in outcomes),
         "checks": [outcome.to_json() for outcome in outcomes],
         "failed_checks": sum(not outcome.success for outcome in outcomes),
         "quarantined": quarantined,
         "quarantine_share": quarantined / max(1, read),
-        "contaminated": sum(tally.contaminated for tally in sources.values()),
-        "duplicates": sum(tally.duplicates for tally in sources.values()),
+        "contaminated": sum(tally.contaminated for tally in sources),
+        "duplicates": sum(tally.duplicates for tally in sources),
+        "distributions": examination.seen.distributions(),
     }
 
 

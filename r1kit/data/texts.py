@@ -58,10 +58,10 @@ class Text:
         """Words from a place on, as a person reads them."""
         return b" ".join(self.words[start : start + length]).decode()
 
-    def shingles(self) -> Hashes:
-        """[k] the set of its words and of its pairs of neighbours, numbers alike, sorted."""
-        pairs = self.masked[:-1] * _FACTORS[0] + self.masked[1:] * _FACTORS[1]
-        return np.unique(np.concatenate([self.masked, pairs]))
+    def shingles(self, numbers_alike: bool = True) -> Hashes:
+        """[k] the set of its words and of its pairs of neighbours, sorted."""
+        values = self.masked if numbers_alike else self.exact
+        return np.unique(np.concatenate([values, values[:-1] * _FACTORS[0] + values[1:] * _FACTORS[1]]))
 
 
 class Vocabulary:

@@ -1,6 +1,7 @@
 """Overlap with a benchmark: equal texts, long runs of words, other numbers, nearly the same words; in any spelling."""
 
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -114,7 +115,7 @@ def test_templates_count_as_whole_texts_only() -> None:
 
 def test_every_text_of_every_kind_of_row_is_looked_at() -> None:
     index = BenchmarkIndex([problem("What?", solution=QUESTION)])
-    common = {"id": "t/1", "source": "t", "licence": "MIT"}
+    common: dict[str, Any] = {"id": "t/1", "source": "t", "licence": "MIT"}
     rows = {
         "solution": Problem(**common, prompt="Hm?", verifier="math", answer="1", solution=QUESTION),
         "response": SftRow(**common, prompt="Hm?", response=QUESTION, kind="chain"),
