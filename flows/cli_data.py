@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -10,7 +10,17 @@ from typing import IO, Annotated, Any
 import typer
 from rich.markup import escape
 
-from flows.console import AsJson, err, out, print_json
+from flows.console import (
+    PIPELINE,
+    AsJson,
+    ConfigFile,
+    Overrides,
+    Profile,
+    err,
+    load_config,
+    out,
+    print_json,
+)
 from tasks.progress import Progress
 from tasks.workspace import find_workspace
 
@@ -27,6 +37,65 @@ Mirror = Annotated[
 def add_to(root: typer.Typer) -> None:
     """Add the commands."""
     root.add_typer(app, name="data")
+
+
+@app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows: Parquet, JSON lines or a JSON list.")],
+    kind: Annotated[
+        str,
+        typer.Option("--kind", help="problems, benchmarks, chains, instructions, preferences or pretrain."),
+    ],
+    licences: Annotated[
+        str, typer.Option("--licences", help="Those that are allowed, by commas; any where it is left out.")
+    ] = "",
+    tokenizer: Annotated[
+        Path | None, typer.Option("--tokenizer", help="A model's folder to count tokens with; else one in four bytes.")
+    ] = None,
+    config: ConfigFile = PIPELINE,
+    profile: Profile = None,
+    set_: Overrides = None,
+    quarantine: Annotated[
+        Path | None, typer.Option("--quarantine", help="Where rows at fault go, each with rule and value.")
+    ] = None,
+    page: Annotated[Path | None, typer.Option("--page", help="Where a page on the file goes, as HTML.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send a data file of your own through the gates that the recipe's data pass.
+
+    Rows are read as what **--kind** says: problems and benchmarks have `prompt` and `answer` (or `tests`), chains and
+    instructions `prompt` and `response`, preferences `prompt`, `chosen` and `rejected`; `question`, `problem`,
+    `instruction`, `completion` and `output` are understood too. Checked are fields and types, ids, blanks, lengths and
+    tokens, languages, licences, the form of chains, the balance of pairs, near-duplicates, and with the verifiers that
+    gold answers score 1 (a sample: `--set validate.verify_rows=1000`). The limits are those under `validate` in
+    pipeline.yaml. The exit status is 1 where a rule does not hold.
+
+    Examples:
+
+        r1 data validate mine.jsonl --kind problems
+
+        r1 data validate chains.parquet --kind chains --quarantine bad.jsonl --page chains.html
+
+        r1 data validate pairs.json --kind preferences --set validate.min_length_balance=0.2 --json
+    """
+    from tasks.checkup import Question, check
+    from tasks.machine import verifier_pool
+    from tasks.report.data_page import write_data_page
+
+    settings = load_config(find_workspace(), config, profile, set_)
+    allowed = tuple(name for name in licences.split(",") if name)
+    question = Question(file, kind, settings.validate_, allowed, _counter(tokenizer))
+    with ExitStack() as stack:
+        fallen = stack.enter_context(_writable(quarantine, file)) if quarantine else None
+        progress = stack.enter_context(Progress())
+        pool = stack.enter_context(verifier_pool(settings.runtime))
+        told = check(question, pool, lambda row: _write(fallen, row), lambda words: progress.say("data", words))
+    told |= {"quarantine": str(quarantine or ""), "page": str(page or "")}
+    if page:
+        write_data_page(told, page)
+    print_json(told) if as_json else _print_verdict(told)
+    if not told["success"]:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -103,6 +172,37 @@ def decontaminate(
     print_json(told) if as_json else _print_contamination(told)
     if num_bad or (check and methods):
         raise typer.Exit(1)
+
+
+def _counter(tokenizer: Path | None) -> Callable[[str], int]:
+    """How tokens are counted."""
+    from tasks.seen import estimated_tokens
+
+    if tokenizer is None:
+        return estimated_tokens
+    from r1kit.models import load_tokenizer
+
+    if not (tokenizer / "tokenizer.json").is_file():
+        raise ValueError(f"--tokenizer {tokenizer}: there is no tokenizer.json in it; name a model's folder")
+    known = load_tokenizer(tokenizer)
+    return lambda text: len(known(text, add_special_tokens=False)["input_ids"])
+
+
+def _print_verdict(told: dict[str, Any]) -> None:
+    for rule in told["checks"]:
+        mark = "[green]holds[/]" if rule["success"] else "[bold red]fails[/]"
+        if rule["failed"] or not rule["success"]:
+            first = rule["examples"][0] if rule["examples"] else {"id": "", "value": "", "row": None}
+            place = f", first {first['id']}: {str(first['value'])[:100]!r}"
+            limit = f" (limit: {rule['limit']})" if rule["limit"] else ""
+            out.print(f"{mark} {escape(rule['rule'] + limit)}: {rule['failed']} of {rule['checked']}{escape(place)}")
+    for sentence in told["first_unreadable"]:
+        err.print(escape(sentence), style="yellow")
+    holding = sum(rule["success"] for rule in told["checks"])
+    unreadable = f", {told['unreadable']} of them unreadable" if told["unreadable"] else ""
+    out.print(f"{told['rows']} rows of {told['kind']}{unreadable}: {holding} of {len(told['checks'])} rules hold")
+    if told["fallen"] and not told["quarantine"]:
+        out.print("--quarantine FILE has every row at fault")
 
 
 def _held(name: str, mirror: str) -> Iterable[Any]:

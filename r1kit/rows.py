@@ -85,9 +85,13 @@ def read_rows(path: Path, kind: type[RowType]) -> list[RowType]:
 def write_rows(path: Path, rows: Iterable[Row], kind: type[Row]) -> None:
     """Write rows as Parquet: the same rows give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table_of(rows, kind), path, compression="zstd")
+
+
+def table_of(rows: Iterable[Row], kind: type[Row]) -> pa.Table:
+    """Rows as a table with exactly the columns of their class."""
     schema = pa.schema([(name, _ARROW.get(name, pa.string())) for name in kind.model_fields])
-    table = pa.Table.from_pylist([row.model_dump(mode="json") for row in rows], schema)
-    pq.write_table(table, path, compression="zstd")
+    return pa.Table.from_pylist([row.model_dump(mode="json") for row in rows], schema)
 
 
 _ARROW = {"parents": pa.list_(pa.string()), "weight": pa.float64()}

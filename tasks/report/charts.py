@@ -1,7 +1,7 @@
 """Charts as inline SVG. Colours come from the page's style sheet; every text passes through escaping."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -82,6 +82,19 @@ def dot_plot(dots: Sequence[Dot], label: str) -> Markup:
             text(width - 4, y + 4, f"{100 * dot.value:.1f} %", f"value {kind}", "end"),
         ]
     return svg(width, bottom + 22, label, parts, "dots")
+
+
+def bar_chart(bars: Mapping[str, int], label: str) -> Markup:
+    """Counts as horizontal bars, each with its name before and its number behind it."""
+    height, left, longest, most = 20.0, 150.0, 360.0, max(bars.values(), default=1)
+    parts = [Markup("")]
+    for place, (name, count) in enumerate(bars.items()):
+        y = place * height
+        width = max(1.0, longest * count / most)
+        parts.append(text(left - 8, y + 14, name if len(name) < 22 else name[:20] + "…", "tick", "end", hover=name))
+        parts.append(box(left, y + 3, width, height - 6, "bar", radius=3, hover=f"{name}: {count:,}"))
+        parts.append(text(left + width + 6, y + 14, f"{count:,}", "tick"))
+    return svg(left + longest + 80, max(1, len(bars)) * height, label, parts, "bars")
 
 
 def line_chart(points: Sequence[tuple[float, float]], label: str, percent: bool = False) -> Markup:

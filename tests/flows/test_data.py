@@ -98,3 +98,59 @@ def test_bad_input_is_one_sentence(tmp_path: Path, benchmark: Path, arguments: t
     done = r1("decontaminate", *(places.get(argument, argument) for argument in arguments))
     assert done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert train.read_bytes() == before
+
+
+PROBLEMS = [
+    {"id": "p1", "question": "What is 2 + 2?", "answer": "4"},
+    {"id": "p2", "question": "What is half of 9?", "answer": 4.5},
+    {"id": "p1", "question": "And what is 3 + 3?", "answer": "6"},
+    {"id": "p4", "question": "   ", "answer": "1"},
+    {"id": "p5", "question": "What is the best number?", "answer": "the biggest one that you know"},
+]
+
+
+def test_every_row_at_fault_is_told_with_rule_and_value(tmp_path: Path) -> None:
+    file, fallen, page = (tmp_path / name for name in ("mine.jsonl", "fallen.jsonl", "page.html"))
+    jsonl(file, *PROBLEMS, "{torn", {"id": "p7", "answer": "<script>alert(1)</script>"})
+    done = r1("validate", file, "--kind", "problems", "--quarantine", fallen, "--page", page, "--json")
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["rows"], told["unreadable"], told["success"]) == (7, 2, False)
+    lines = [json.loads(line) for line in fallen.read_text().splitlines()]
+    found = {(line["row"], line["id"], line["rule"].split(" (")[0]) for line in lines}
+    assert found >= {
+        (3, "p1", "ids are unique"),
+        (4, "p4", "prompt is not blank"),
+        (5, "p5", "the gold answer scores 1"),
+        (6, "", "the row fits its kind"),
+        (7, "", "the row fits its kind"),
+    }
+    assert not any(row in (1, 2) for row, _, _ in found)
+    text = page.read_text()
+    assert "ids are unique" in text and "<script" not in text and "http:" not in text and "https:" not in text
+
+
+def test_a_sound_file_passes_whatever_its_format(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(3, 30)]
+    files = [jsonl(tmp_path / "a.jsonl", *rows), jsonl(tmp_path / "b.jsonl.gz", *rows), tmp_path / "c.parquet"]
+    pq.write_table(pa.Table.from_pylist(rows), files[2])
+    for file in files:
+        done = r1("validate", file, "--kind", "problems")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "27 rows of problems: 22 of 22 rules hold" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("FILE", "--kind", "problem"), "did you mean 'problems'?"),
+        (("none.parquet", "--kind", "chains"), "there is no such file"),
+        (("FILE", "--kind", "problems", "--set", "validate.verify=3"), "verify"),
+        (("FILE", "--kind", "problems", "--tokenizer", "."), "there is no tokenizer.json"),
+        (("FILE", "--kind", "problems", "--quarantine", "FILE"), "is the file that is read"),
+    ],
+)
+def test_bad_questions_are_one_sentence(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    file = jsonl(tmp_path / "mine.jsonl", *PROBLEMS)
+    done = r1("validate", *(str(file) if argument == "FILE" else argument for argument in arguments))
+    assert done.returncode == 1 and words in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr

@@ -57,6 +57,7 @@ class Gate:
         self.settings: dict[str, Any] = {"verify_rows": 0, "max_text_characters": MOST_CHARACTERS}
         self.unused: set[str] = set()
         self.procedural = True
+        self.compare_slices = False
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -110,8 +111,9 @@ class Gate:
         write_rows(path, rows, CLASSES[kind])
         tally = SourceTally(tinyworld.LICENCE, self.procedural, len(rows), len(rows), 0, 0, 0)
         around = validate.surroundings(self.config(), kind, benchmarks or {}, {"tinyworld": tally})
-        outcomes = [*self.sliced(path, around, 1 << 20)]
-        assert [o.to_json() for o in outcomes] == [o.to_json() for o in self.sliced(path, around, 3)]
+        outcomes = self.sliced(path, around, 1 << 20)
+        if self.compare_slices:
+            assert [o.to_json() for o in outcomes] == [o.to_json() for o in self.sliced(path, around, 7)]
         assert not any(outcome.error for outcome in outcomes)
         return {outcome.rule.name: outcome for outcome in outcomes}
 
@@ -195,11 +197,15 @@ FAULTS: list[tuple[str, Mapping[str, Any], str]] = [
     ("preferences", {"chosen": "go away", "rejected": "go away "}, "chosen differs from rejected"),
     ("benchmarks", {"benchmark": ""}, "benchmark is not blank"),
     ("problems", {"benchmark": "tinyworld"}, "no row belongs to a benchmark"),
+    ("instructions", {"response": "word " * 390}, "no row has too many tokens"),
+    ("chains", {"prompt": "这是什么？" * 40}, "rows are in their language"),
 ]
 
 
 @pytest.mark.parametrize(("kind", "changes", "rule"), FAULTS)
 def test_a_planted_row_is_named(gate: Gate, clean: Rows, kind: str, changes: Mapping[str, Any], rule: str) -> None:
+    gate.settings |= {"max_row_tokens": 400, "max_other_language_share": 0}
+    gate.compare_slices = rule in ("ids are unique", "weight is a positive number", "split is allowed")
     outcome = gate.examine(kind, planted(clean[kind], 2, changes))[rule]
     places = [example["row"] for example in outcome.examples]
     assert 3 in places and not outcome.success
@@ -288,6 +294,30 @@ def test_both_routes_and_both_splits_are_needed(gate: Gate, clean: Rows) -> None
     assert gate.examine("preferences", rows)[rule].examples[0]["value"] == "without harmless heldout"
     gate.unused = {"preferences"}
     assert rule not in gate.examine("preferences", [])
+
+
+def test_few_rows_may_be_nearly_another_but_for_templates(gate: Gate, clean: Rows) -> None:
+    rule = "few rows are nearly another"
+    text = " ".join(f"word{number}" for number in range(200))
+    row = clean["instructions"][0]
+    rows = [row.model_copy(update={"id": f"r/{n}", "prompt": f"{text} {'x' * n}"}) for n in range(3)]
+    rows += [row.model_copy(update={"id": f"o/{n}", "prompt": f"{n} ".join(text.split()[n:])}) for n in range(7)]
+    assert gate.examine("instructions", rows)[rule].success  # the source says that it follows templates
+    gate.procedural = False
+    gate.compare_slices = True
+    found = gate.examine("instructions", rows)[rule]
+    assert found.success and [example["id"] for example in found.examples] == ["r/1", "r/2"]
+    gate.settings["max_near_duplicate_share"] = 0.1
+    assert not gate.examine("instructions", rows)[rule].success
+
+
+def test_length_alone_must_not_tell_the_preferred_response(gate: Gate, clean: Rows) -> None:
+    rule = "length alone does not tell the preferred response"
+    rows = [row.model_copy(update={"route": "helpful"}) for row in clean["preferences"]]
+    assert gate.examine("preferences", rows)[rule].success
+    longer = [row.model_copy(update={"chosen": f"{row.rejected} and so on"}) for row in rows]
+    found = gate.examine("preferences", longer)[rule]
+    assert not found.success and found.examples[0]["id"] == "helpful" and found.examples[0]["value"] == 1
 
 
 def test_no_prompt_is_on_both_sides_but_for_templates(gate: Gate, clean: Rows) -> None:
