@@ -28,7 +28,6 @@ MIN_TELLING_WORDS = 12
 _BAND_ROWS = 3
 _MIN_SKETCH = 22
 """So many of a sketch's 96 numbers must agree before two texts are compared; a third agree at the least similarity."""
-_NOTHING: NDArray[np.int32] = np.zeros(0, np.int32)
 
 
 @dataclass(frozen=True)
@@ -101,13 +100,13 @@ class OverlapIndex:
         """A long run of the same words, or of the same but for numbers."""
         text = join(read.values())
         grams = text.grams(masked=False)
-        for place, _ in self._grams.owners(grams):
-            share, (start, length) = self._grams.share(grams, place), self._grams.longest(grams, place)
+        for place, hits in self._grams.owners(grams):
+            share, (start, length) = self._grams.share(grams[hits], place), _longest(hits)
             if share >= MIN_SHARE or length >= MIN_RUN_WORDS:
                 return self._overlap(_where(read, start, length), place, "10-gram", share, text.run(start, length))
         masked = text.grams(masked=True)
-        for place, start in self._masked.owners(masked):
-            share = self._masked.share(masked, place)
+        for place, hits in self._masked.owners(masked):
+            share, start = self._masked.share(masked[hits], place), int(hits[0])
             if share >= MIN_RENUMBERED_SHARE and self._masked.size(place) >= MIN_RENUMBERED_RUNS:
                 return self._overlap(_where(read, start, GRAM), place, "renumbered", share, text.run(start))
         return None
@@ -142,7 +141,7 @@ class _Table:
         rows = np.bincount(inverse, new_row)[inverse] if len(values) else np.zeros(0)
         keep = rows <= MAX_ROWS_OF_A_PHRASE
         self._values, self._owners = values[keep], owners[keep]
-        self._own = {place: np.unique(self._values[self._owners == place]) for place in np.unique(self._owners)}
+        self._sizes = np.bincount(self._owners, minlength=len(row_of))
         bits = min(26, max(12, int(np.log2(len(self._values) + 1)) + 6))
         self._shift = np.uint64(64 - bits)
         self._there = np.zeros(1 << bits, bool)
@@ -152,29 +151,26 @@ class _Table:
         return len(self._values) > 0
 
     def size(self, place: int) -> int:
-        """Runs of a text that are not phrases."""
-        return len(self._own.get(place, _NOTHING))
+        """Different runs of a text that are not phrases."""
+        return int(self._sizes[place])
 
-    def share(self, grams: Hashes, place: int) -> float:
-        """How much of a text's runs these hold."""
-        return float(np.isin(self._own[place], grams).mean())
+    def share(self, hits: Hashes, place: int) -> float:
+        """How much of a text's runs these are."""
+        return len(np.unique(hits)) / self.size(place)
 
-    def longest(self, grams: Hashes, place: int) -> tuple[int, int]:
-        """Where the longest stretch begins whose every run a text has, and how many words it has."""
-        there = np.concatenate([[False], np.isin(grams, self._own[place]), [False]])
-        edges = np.flatnonzero(there[1:] != there[:-1])
-        starts, ends = edges[::2], edges[1::2]
-        best = int((ends - starts).argmax())
-        return int(starts[best]), int(ends[best] - starts[best]) + GRAM - 1
-
-    def owners(self, grams: Hashes) -> list[tuple[int, int]]:
-        """Texts with any of these runs, those with the most first, and the place of their first one."""
-        found: dict[int, list[int]] = {}
-        for at in self._hits(grams):
-            low, high = (np.searchsorted(self._values, grams[at], side) for side in ("left", "right"))
-            for place in self._owners[low:high].tolist():
-                found.setdefault(place, []).append(int(at))
-        return [(place, hits[0]) for place, hits in sorted(found.items(), key=lambda item: (-len(item[1]), item[0]))]
+    def owners(self, grams: Hashes) -> list[tuple[int, NDArray[np.int64]]]:
+        """Texts with any of these runs, those with the most first, and the places of the runs."""
+        places = self._hits(grams)
+        if not len(places):
+            return []
+        low, high = (np.searchsorted(self._values, grams[places], side) for side in ("left", "right"))
+        counts = high - low
+        offsets = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+        owners, where = self._owners[np.repeat(low, counts) + offsets], np.repeat(places, counts)
+        order = np.argsort(owners, kind="stable")
+        found = np.split(where[order], np.flatnonzero(np.diff(owners[order])) + 1)
+        names = np.unique(owners).tolist()
+        return sorted(zip(names, found, strict=True), key=lambda item: (-len(item[1]), item[0]))
 
     def _hits(self, grams: Hashes) -> NDArray[np.int64]:
         """Places of the runs that are there."""
@@ -224,6 +220,13 @@ class _Near:
         at[at == len(self._known)] = 0
         known = self._known[at] == shingles
         return float(self._rarity[np.where(known, at, -1)].sum())
+
+
+def _longest(places: NDArray[np.int64]) -> tuple[int, int]:
+    """Where the longest stretch of neighbouring runs begins, and how many words it has."""
+    stretches = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
+    best = max(stretches, key=len)
+    return int(best[0]), len(best) + GRAM - 1
 
 
 def _joined(fields: Iterable[str]) -> str:
