@@ -2,22 +2,22 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Literal
 
 from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
 
+from r1kit.complaints import sentence
 from r1kit.data.config import DataConfig, SourceEntry
 from r1kit.evaluation import EvaluationConfig
 from r1kit.grpo_config import GrpoConfig
 from r1kit.models import ModelConfig, ScratchConfig
 from r1kit.parallel import ZeroStage
+from r1kit.promotion import GcConfig, PromotionConfig
 from r1kit.rejection import RejectionConfig
 from r1kit.reward_model import RewardModelConfig
 from r1kit.rows import Language
 from r1kit.schema import Section
-from r1kit.settings import Key, Place, Settings, read_settings, spell, suggest
+from r1kit.settings import read_settings
 from r1kit.sft import SftConfig
 
 
@@ -94,17 +94,6 @@ class DistillConfig(Section):
     """One entry a student; they run side by side where cores allow."""
 
 
-class PromotionConfig(Section):
-    """What a model must show to enter an environment."""
-
-    approvals: dict[Literal["staging", "production"], int] = {"staging": 1, "production": 1}
-    """Signed approvals needed, none of them the submitter's."""
-    floors: dict[str, float] = {}
-    """Lowest pass@1 per benchmark."""
-    max_regression: float = Field(default=0.02, ge=0, le=1)
-    """How far the paired difference to the current holder may lie below zero (lower end of the interval)."""
-
-
 class ScheduleConfig(Section):
     """The scheduled retraining."""
 
@@ -179,6 +168,7 @@ class Config(Section):
     distill: DistillConfig = DistillConfig()
     evaluate: EvaluationConfig = EvaluationConfig()
     promotion: PromotionConfig = PromotionConfig()
+    gc: GcConfig = GcConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 
     @property
@@ -187,19 +177,6 @@ class Config(Section):
         from r1kit.chat import ZERO_SYSTEM
 
         return {"": None, "r1-zero": ZERO_SYSTEM}.get(self.system, self.system)
-
-
-_KINDS = {
-    "int_": "a whole number",
-    "float_": "a number",
-    "bool_": "true or false",
-    "string_type": "text",
-    "tuple_": "a list",
-    "list_": "a list",
-    "dict_": "a mapping",
-    "model_type": "a mapping of settings",
-}
-"""What pydantic's error types ask for, by their beginnings."""
 
 
 def load(path: Path, profile: str | None = None, overrides: Iterable[str] = ()) -> Config:
@@ -217,76 +194,7 @@ def load(path: Path, profile: str | None = None, overrides: Iterable[str] = ()) 
     try:
         return Config.model_validate({**settings.values, "profile": settings.profile})
     except ValidationError as error:
-        raise ValueError(_sentence(error.errors(), settings)) from None
-
-
-def _sentence(errors: list[ErrorDetails], settings: Settings) -> str:
-    """The first error for the user, and how many more there are."""
-    more = f" (and {len(errors) - 1} more like it)" if len(errors) > 1 else ""
-    return _complaint(errors[0], settings) + more
-
-
-def _complaint(error: ErrorDetails, settings: Settings) -> str:
-    place: Place = _written(error["loc"], settings.values)
-    name, origin = spell(place), settings.origin(place)
-    match error["type"]:
-        case "extra_forbidden":
-            section = _section_at(place[:-1])
-            return f"{origin}: {name} is not a setting; {suggest(str(place[-1]), _keys(section))}"
-        case "missing":
-            return f"{origin}: {name} is missing; every entry needs it"
-        case "literal_error":
-            allowed = error.get("ctx", {}).get("expected", "")
-            return f"{origin}: {name} is {error['input']!r}, but must be {allowed}"
-        case "value_error":  # two settings of one section contradict each other; the message names them
-            return f"{origin}: {name}.{error['msg'].removeprefix('Value error, ')}"
-    return f"{origin}: {name} is {error['input']!r}, but must be {_wanted(error)}"
-
-
-def _wanted(error: ErrorDetails) -> str:
-    """What the field takes, in words."""
-    kind = next((words for prefix, words in _KINDS.items() if error["type"].startswith(prefix)), None)
-    if error["type"] == "string_pattern_mismatch":
-        return f"spelled like {error.get('ctx', {}).get('pattern')}"
-    return kind or error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-
-
-def _written(loc: tuple[Key, ...], values: Any) -> Place:
-    """The part of pydantic's location that stands in the file: it adds names of union members and keys."""
-    place: list[Key] = []
-    for number, key in enumerate(loc):
-        last = number == len(loc) - 1
-        inside = (isinstance(values, dict) and key in values) or (
-            isinstance(values, list) and isinstance(key, int) and key < len(values)
-        )
-        if inside:
-            values = values[key]  # pyright: ignore[reportCallIssue, reportArgumentType]  (inside says so)
-            place.append(key)
-        elif last and isinstance(values, dict) and key != "[key]":
-            place.append(key)
-    return tuple(place)
-
-
-def _section_at(place: Place) -> type[Section] | None:
-    """The class of the section at a place, if it is one."""
-    annotation: Any = Config
-    for key in place:
-        section = _section_in(annotation)
-        if section is not None:
-            fields = {info.alias or name: info.annotation for name, info in section.model_fields.items()}
-            annotation = fields.get(str(key))
-        elif get_args(annotation):
-            annotation = get_args(annotation)[0 if get_origin(annotation) in (tuple, list) else -1]
-    return _section_in(annotation)
-
-
-def _section_in(annotation: Any) -> type[Section] | None:
-    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return next((m for m in members if isinstance(m, type) and issubclass(m, Section)), None)
-
-
-def _keys(section: type[Section] | None) -> list[str]:
-    return [info.alias or name for name, info in section.model_fields.items()] if section else []
+        raise ValueError(sentence(error.errors(), settings, Config)) from None
 
 
 __all__ = ["Config", "DataConfig", "ScratchConfig", "SourceEntry", "load"]

@@ -133,7 +133,7 @@ def _choose(
 
 
 def _summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over the first and the last tenth of the steps, and the number of steps."""
+    """Means over the first and the last tenth of the steps, the number of steps, and how long each sign lasted."""
     window = max(1, len(history) // 10)
     result: dict[str, float] = {"steps": float(len(history))}
     for label, part in (("first", history[:window]), ("last", history[-window:])):
@@ -142,6 +142,8 @@ def _summary(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
             values = [metrics[name] for metrics in part if name in metrics]
             if values:
                 result[f"{label}_{name}"] = sum(values) / len(values)
+    for name in sorted({name for metrics in history for name in metrics if name.startswith("watch_")}):
+        result[f"longest_{name}"] = max(metrics.get(name, 0.0) for metrics in history)
     return result
 
 

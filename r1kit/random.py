@@ -1,9 +1,12 @@
 """Randomness as a pure function of what it is for, so that batching and resuming change nothing."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -19,7 +22,7 @@ def generator(*parts: int | str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=derive_seed(*parts)))
 
 
-def uniforms(keys: torch.Tensor, position: int) -> torch.Tensor:
+def uniforms(keys: "torch.Tensor", position: int) -> "torch.Tensor":
     """Uniform numbers in (0, 1), one a row.
 
     Args:
@@ -29,6 +32,8 @@ def uniforms(keys: torch.Tensor, position: int) -> torch.Tensor:
     Returns:
         [rows] float64: splitmix64 of the key at this position (Steele et al., OOPSLA 2014).
     """
+    import torch
+
     state = keys.numpy().astype(np.uint64) + np.uint64((0x9E3779B97F4A7C15 * (position + 1)) & _MASK)
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -36,8 +41,10 @@ def uniforms(keys: torch.Tensor, position: int) -> torch.Tensor:
     return torch.from_numpy(((state >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53)
 
 
-def row_keys(seed: int, step: int, prompt_keys: list[int], num_samples: int) -> torch.Tensor:
+def row_keys(seed: int, step: int, prompt_keys: list[int], num_samples: int) -> "torch.Tensor":
     """[prompts * num_samples] int64 keys: a function of (seed, step, prompt, sample) alone."""
+    import torch
+
     keys = [derive_seed(seed, step, prompt, sample) for prompt in prompt_keys for sample in range(num_samples)]
     return torch.tensor(keys, dtype=torch.int64)
 

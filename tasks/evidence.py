@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,10 @@ class Examined:
     """Shares of right answers, on benchmarks that a rule can check."""
     preference: Scores
     """The reward models' scores, on general prompts."""
+    response_tokens: dict[str, float] = field(default_factory=dict)
+    """Mean length of a completion per benchmark, in tokens."""
+    format_rate: dict[str, float] = field(default_factory=dict)
+    """Share of well-formed completions per benchmark."""
 
 
 def build_evidence(entries: Sequence[Recorded], model: str, artifact: Artifact, behind: Ancestry) -> dict[str, Any]:
@@ -90,7 +94,11 @@ def extract_scores(document: Mapping[str, Any]) -> Examined:
         checked = document["benchmarks"][problem["benchmark"]]["pass_at_1"] is not None
         scores = (accuracy if checked else preference).setdefault(problem["benchmark"], {})
         scores[problem["id"]] = float(problem["score"])
-    return Examined(accuracy, preference)
+    means = {
+        figure: {name: float(b[figure]) for name, b in document["benchmarks"].items() if figure in b}
+        for figure in ("response_tokens", "format_rate")
+    }
+    return Examined(accuracy, preference, **means)
 
 
 def is_exact(metrics: Mapping[str, Any]) -> bool:

@@ -1,57 +1,18 @@
 """The gates in front of an environment. Each gives its figure, its limit and the way out."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from tasks import sshsig
 from tasks.approvals import approvals_of, submitters, valid_approvers
-from tasks.artifacts import Artifact, fault
-from tasks.evidence import Examined, Scores, read_evaluation, unvalidated
-from tasks.ledger import Ledger, Recorded
-from tasks.lineage import Environment, ResolvedModel, ancestry, evaluation_of, history, producer
+from tasks.artifacts import fault
+from tasks.evidence import is_exact, unvalidated
+from tasks.lineage import Ancestry, ancestry, history, origin
+from tasks.question import Gate, Question
+from tasks.reach import alive
+from tasks.score_gates import score_gates
 from tasks.signing import signature_fault
 from tasks.store import fetch
-from tasks.workspace import Workspace
-
-if TYPE_CHECKING:
-    from r1kit.config import PromotionConfig
-    from r1kit.statistics import Interval
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One gate's verdict."""
-
-    name: str
-    passed: bool
-    figure: str
-    """What was found."""
-    limit: str = ""
-    """What was asked."""
-    advice: str = ""
-    """The way out."""
-
-    def __str__(self) -> str:
-        limit = f", wanted {self.limit}" if self.limit else ""
-        return f"{self.name}: {self.figure}{limit}" + (f"; {self.advice}" if self.advice else "")
-
-
-@dataclass(frozen=True)
-class Question:
-    """What the gates look at."""
-
-    workspace: Workspace
-    ledger: Ledger
-    entries: Sequence[Recorded]
-    name: str
-    model: ResolvedModel
-    to: Environment
-    holder: ResolvedModel | None
-    """Who has the environment now."""
-    settings: "PromotionConfig"
-    approvers: Path
 
 
 def check_gates(question: Question) -> list[Gate]:
@@ -61,7 +22,8 @@ def check_gates(question: Question) -> list[Gate]:
         _ledger(question),
         _signature(question),
         *_lineage(question),
-        *_evaluation(question),
+        *_time_in_staging(question),
+        *score_gates(question),
         _approvals(question),
     ]
 
@@ -117,90 +79,54 @@ def _lineage(question: Question) -> Iterator[Gate]:
         yield Gate("data", False, figure, "a verdict on exactly these bytes", "run `r1 run`, which validates them")
     else:
         yield Gate("data", True, "every data set was validated as the same bytes")
+    yield from _kept(question, behind)
+    yield from _stages(question, behind)
 
 
-def _evaluation(question: Question) -> Iterator[Gate]:
-    own = _examined(question, question.model.artifact.digest, question.model.evidence)
-    if own is None:
-        advice = f"evaluate it: `r1 eval {question.model.reference}`"
-        yield Gate("evaluation", False, "it was never evaluated", "an evaluation", advice)
+def _kept(question: Question, behind: Ancestry) -> Iterator[Gate]:
+    """Nothing of the lineage may have been deleted: what cannot be shown proves nothing."""
+    there = alive(question.entries)
+    outputs = [(step, edge.artifact) for step in behind.steps for edge in step.entry.outputs]
+    gone = [f"{artifact.kind} of {step.entry.job}" for step, artifact in outputs if not there[artifact.digest]]
+    if gone:
+        figure = f"`r1 gc` deleted {', '.join(gone)}"
+        yield Gate("lineage", False, figure, "all of it in the store", "run `r1 run`, which makes it anew")
+
+
+def _stages(question: Question, behind: Ancestry) -> Iterator[Gate]:
+    """What the configuration asks of the stages in the lineage."""
+    rules, jobs = question.rules, [step.entry.job for step in behind.steps]
+    left_out = [stage for stage in rules.stages if stage not in jobs]
+    if rules.stages:
+        figure = f"without {', '.join(left_out)}" if left_out else f"with {', '.join(rules.stages)}"
+        advice = "run the recipe with these stages (stages.* in pipeline.yaml), or shorten promotion.stages"
+        limit = f"a lineage with {', '.join(rules.stages)}"
+        yield Gate("stages", not left_out, figure, limit, advice if left_out else "")
+    metrics = [(step, origin(question.entries, step).entry.facts.get("metrics", {})) for step in behind.steps]
+    moved = [step.entry.job for step, found in metrics if not is_exact(found)]
+    if rules.exact:
+        figure = f"{', '.join(moved)} went on elsewhere than begun" if moved else "no stage went on elsewhere"
+        advice = "run these stages again on one machine, or set promotion.exact to false"
+        yield Gate("exact", not moved, figure, "stages that can be made again to the bit", advice if moved else "")
+    limits = {str(sign): steps for sign, steps in rules.alarms.items()}
+    for step, found in metrics:
+        for name, steps in sorted(found.items()):
+            sign = name.rpartition("longest_watch_")[2]
+            if "longest_watch_" in name and sign in limits and steps >= limits[sign]:
+                figure = f"{step.entry.job} trained through {steps:.0f} steps with the sign {sign}"
+                advice = f"train it again with watch.{sign}_steps set, or raise promotion.alarms.{sign}"
+                yield Gate("alarm", False, figure, f"fewer than {limits[sign]} in a row", advice)
+
+
+def _time_in_staging(question: Question) -> Iterator[Gate]:
+    hours = question.settings.min_staging_hours
+    if question.to != "production" or not hours:
         return
-    yield Gate("evaluation", True, f"{sum(map(len, own.accuracy.values()))} problems")
-    yield from _floors(question, own.accuracy)
-    if question.holder is not None:
-        yield from _comparison(question, own, question.holder)
-    yield from _reward_hacking(question, own)
-
-
-def _floors(question: Question, scores: Scores) -> Iterator[Gate]:
-    for benchmark, floor in sorted(question.settings.floors.items()):
-        of_problems = scores.get(benchmark, {})
-        limit, advice = f"at least {floor:.3f}", "train longer, or lower promotion.floors in pipeline.yaml"
-        if not of_problems:
-            figure = f"it was not evaluated on {benchmark}"
-            yield Gate("floor", False, figure, limit, f"evaluate it on {benchmark}, or remove that floor")
-            continue
-        mean = sum(of_problems.values()) / len(of_problems)
-        figure = f"pass@1 on {benchmark} is {mean:.3f} (n = {len(of_problems)})"
-        yield Gate("floor", mean >= floor, figure, limit, "" if mean >= floor else advice)
-
-
-def _comparison(question: Question, own: Examined, holder: ResolvedModel) -> Iterator[Gate]:
-    """Against the holder, paired by problem: how much worse could it be?"""
-    theirs = _examined(question, holder.artifact.digest, holder.evidence)
-    differences = _differences(own.accuracy, theirs.accuracy) if theirs else {}
-    if not differences:
-        why = f"shares no problems with {holder.title}" if theirs else f"{holder.title} was never evaluated"
-        yield Gate("comparison", False, why, "a paired difference to the holder", f"run `r1 eval {question.to}`")
-    limit = -question.settings.max_regression
-    for benchmark, interval in differences.items():
-        figure = f"{benchmark}: {_shown(interval)} against {holder.title}"
-        passed = interval.low >= limit
-        advice = "" if passed else "train longer, or raise promotion.max_regression if that loss is acceptable"
-        yield Gate("comparison", passed, figure, f"lower end at least {limit:+.3f}", advice)
-
-
-def _reward_hacking(question: Question, own: Examined) -> Iterator[Gate]:
-    """Against the model it was trained from: the reward models like it better, but it answers worse."""
-    maker = producer(question.entries, question.model.artifact.digest, question.model.run)
-    parent = maker.entry.input("model") if maker is not None else None
-    theirs = _examined(question, parent.digest, None) if parent is not None else None
-    if theirs is None:
-        return
-    liked = {b: i for b, i in _differences(own.preference, theirs.preference).items() if i.low > 0}
-    worse = {b: i for b, i in _differences(own.accuracy, theirs.accuracy).items() if i.high < 0}
-    if not liked:
-        return
-    figure = "; ".join(f"{b}: {_shown(i)}" for b, i in {**liked, **worse}.items()) + " against its parent"
-    limit = "no loss of accuracy where the reward models' scores rise"
-    advice = "shorten preference RL (prefer.preference_last_steps) or raise prefer.kl_coefficient" if worse else ""
-    yield Gate("reward hacking", not worse, figure, limit, advice)
-
-
-def _differences(own: Scores, theirs: Scores) -> dict[str, "Interval"]:
-    """Per benchmark the mean difference over the problems that both answered, with its 95 % interval."""
-    from r1kit.statistics import bootstrap_mean
-
-    found = {}
-    for benchmark in sorted(own.keys() & theirs.keys()):
-        shared = sorted(own[benchmark].keys() & theirs[benchmark].keys())
-        if shared:
-            differences = [own[benchmark][problem] - theirs[benchmark][problem] for problem in shared]
-            found[benchmark] = bootstrap_mean(differences, "promotion", benchmark)
-    return found
-
-
-def _shown(interval: "Interval") -> str:
-    return f"{interval.value:+.3f} (95 % interval {interval.low:+.3f} to {interval.high:+.3f})"
-
-
-def _examined(question: Question, digest: str, evidence: Artifact | None) -> Examined | None:
-    """The latest scores of these bytes: from the ledger, or from the evidence kept beside the copy."""
-    found = evaluation_of(question.entries, digest)
-    if found is not None and (found[1].path is None or fault(found[1]) is None):
-        return read_evaluation(fetch(found[1], question.workspace))
-    kept = fetch(evidence, question.workspace) / "evaluation.json" if evidence is not None else None
-    return read_evaluation(kept) if kept is not None and kept.exists() else None
+    full_name = f"{question.name}-staging"
+    came = [r.time for r in question.entries if r.entry.status == "done" and r.entry.facts.get("name") == full_name]
+    spent = (datetime.now(UTC) - datetime.fromisoformat(came[-1])).total_seconds() / 3600 if came else 0.0
+    figure, advice = f"staging has had it for {spent:.2f} hours", "wait, or lower promotion.min_staging_hours"
+    yield Gate("time", spent >= hours, figure, f"at least {hours:g}", "" if spent >= hours else advice)
 
 
 def _approvals(question: Question) -> Gate:

@@ -25,7 +25,7 @@ from r1kit.schema import Section
 from tasks.artifacts import Artifact, canonical_json, digest_bytes
 from tasks.workspace import REPOSITORY, Workspace
 
-EntryKind = Literal["stage", "registration", "approval", "promotion", "rollback"]
+EntryKind = Literal["stage", "registration", "approval", "promotion", "rollback", "deletion"]
 Status = Literal["ran", "reused", "failed", "done", "intended", "undone"]
 
 GENESIS = "sha256:" + "0" * 64

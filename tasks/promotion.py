@@ -2,21 +2,19 @@
 
 A promotion is: an `intended` entry, a copy under the environment's prefix with its own registered version, a
 `done` entry. The `done` entry is the promotion; MLflow's aliases are set after it and follow the ledger. A
-promotion that was killed in between is finished or undone by the next one who holds the lock.
+promotion that was killed in between is finished or undone by the next one who holds the lock (`tasks.recovery`).
 """
 
-import contextlib
-import fcntl
 import getpass
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.approvals import approvers_file
-from tasks.artifacts import Artifact, fault
+from tasks.artifacts import fault
 from tasks.gates import Gate, Question, check_gates
-from tasks.ledger import Edge, Entry, Head, Ledger, LedgerMoved, Recorded, open_ledger
+from tasks.ledger import Edge, Entry, Ledger, Recorded, open_ledger
 from tasks.lineage import (
     Environment,
     ResolvedModel,
@@ -26,20 +24,34 @@ from tasks.lineage import (
     registered,
     resolve_model,
 )
-from tasks.register import Copies, copy_model, create_version, ensure_registered_model
-from tasks.signing import key_digest, signature_fault
-from tasks.store import fetch
-from tasks.tracking import client_of, open_run
+from tasks.reach import unfinished
+from tasks.recovery import (
+    Busy,
+    append_after,
+    changed_hands,
+    environment_lock,
+    finish,
+    here,
+    recover,
+    title,
+    undo,
+)
+from tasks.registry import create_version, project_aliases
+from tasks.signing import signature_fault
+from tasks.store import fetch, publish
+from tasks.tracking import answering, open_run
+from tasks.vault import Copies, copy_model, keep_lineage, place_of
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
-    from r1kit.config import PromotionConfig
+    from r1kit.promotion import PromotionConfig
 
 PROMOTED: tuple[Environment, ...] = ("staging", "production")
 
-
-class Busy(ValueError):
-    """Another command is changing the environments."""
+__all__ = [
+    "PROMOTED", "Busy", "Promotion", "PromotionRefused", "check", "environment_lock", "project_aliases", "promote",
+    "recover", "rollback", "unfinished",
+]  # fmt: skip
 
 
 class PromotionRefused(ValueError):
@@ -79,15 +91,12 @@ def promote(
     Raises PromotionRefused naming each gate that does not, and ValueError where another promotion is under
     way or was quicker.
     """
-    if to not in PROMOTED:
-        raise ValueError(f"{to!r} is not an environment to promote to; there are {' and '.join(PROMOTED)}")
     ledger, name = open_ledger(workspace), family_of(reference, name)
+    check_environment(to)
     seen = history(ledger.entries(), name, to)
-    with environment_lock(workspace):
+    with answering(workspace), environment_lock(workspace):
         recover(workspace, name)
-        entries = ledger.entries()
-        stack = history(entries, name, to)
-        if [r.digest for r in stack] != [r.digest for r in seen]:
+        if changed_hands(ledger.entries(), name, to, seen):
             raise ValueError(f"{to} changed hands meanwhile; run again to be compared with its new holder")
         question = _question(workspace, ledger, reference, to, settings, name, approvers)
         if question.holder is not None and question.holder.artifact.digest == question.model.artifact.digest:
@@ -101,6 +110,12 @@ def promote(
     return Promotion(to, facts["name"], facts["version"], facts["model"], facts["previous"], tuple(gates))
 
 
+def check_environment(to: str) -> None:
+    """Raise ValueError where there is no such environment to promote to."""
+    if to not in PROMOTED:
+        raise ValueError(f"{to!r} is not an environment to promote to; there are {' and '.join(PROMOTED)}")
+
+
 def check(
     workspace: Workspace,
     reference: str,
@@ -111,7 +126,9 @@ def check(
     approvers: Path | None = None,
 ) -> list[Gate]:
     """Every gate's verdict, without promoting."""
-    return check_gates(_question(workspace, open_ledger(workspace), reference, to, settings, name, approvers))
+    check_environment(to)
+    with answering(workspace):
+        return check_gates(_question(workspace, open_ledger(workspace), reference, to, settings, name, approvers))
 
 
 def rollback(
@@ -121,21 +138,33 @@ def rollback(
 
     Raises ValueError where there is none, or where its copy was altered.
     """
-    with environment_lock(workspace):
+    check_environment(environment)
+    with answering(workspace), environment_lock(workspace):
         recover(workspace, name)
-        ledger = open_ledger(workspace)
-        stack = history(ledger.entries(), name, environment)
+        facts = _roll_back(workspace, open_ledger(workspace), environment, name, actor or getpass.getuser(), reason)
+        project_aliases(workspace, name)
+    return Promotion(environment, facts["name"], facts["version"], facts["model"], facts["previous"])
+
+
+def _roll_back(
+    workspace: Workspace, ledger: Ledger, environment: Environment, name: str, actor: str, reason: str
+) -> dict[str, Any]:
+    """Append the rollback right after a state in which its copy was found whole; its facts come back."""
+    while True:
+        entries = ledger.entries()
+        _refuse_rival(entries, f"{name}-{environment}", environment)
+        stack = history(entries, name, environment)
         if len(stack) < 2:
-            held = f"only {_title(stack[-1])} was ever promoted to it" if stack else "nothing was ever promoted to it"
+            held = f"only {title(stack[-1])} was ever promoted to it" if stack else "nothing was ever promoted to it"
             raise ValueError(f"{environment} cannot be rolled back: {held}")
         left, back = stack[-1], stack[-2]
         wrong = _copy_fault(workspace, back)
         if wrong:
-            raise ValueError(f"{environment} cannot be rolled back to {_title(back)}: {wrong}")
+            raise ValueError(f"{environment} cannot be rolled back to {title(back)}: {wrong}")
         facts = {
             **{key: back.entry.facts[key] for key in ("name", "version", "environment", "model", "mlflow_run_id")},
             "previous": left.entry.facts["version"],
-            "actor": actor or getpass.getuser(),
+            "actor": actor,
             "reason": reason,
         }
         model = left.entry.output("model")
@@ -149,67 +178,8 @@ def rollback(
             outputs=back.entry.outputs,
             facts=facts,
         )
-        ledger.append(entry)
-        project_aliases(workspace, name)
-    return Promotion(environment, facts["name"], facts["version"], facts["model"], facts["previous"])
-
-
-@contextlib.contextmanager
-def environment_lock(workspace: Workspace) -> Iterator[None]:
-    """Held by the one command that changes environments. Raises `Busy` where another holds it."""
-    workspace.root.mkdir(parents=True, exist_ok=True)
-    with (workspace.root / "environments.lock").open("a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError("another promotion or rollback is under way here; try again when it is done") from None
-        yield
-
-
-def unfinished(entries: Sequence[Recorded]) -> list[Recorded]:
-    """Promotions that were begun and neither finished nor undone."""
-    ended = {r.entry.facts.get("intent") for r in entries if r.entry.status in ("done", "undone")}
-    return [r for r in entries if r.entry.status == "intended" and r.sequence not in ended]
-
-
-def recover(workspace: Workspace, name: str = "r1kit") -> list[str]:
-    """Finish or undo what a killed promotion left. Call it with the lock held; says what it did."""
-    ledger = open_ledger(workspace)
-    said = []
-    for intent in unfinished(ledger.entries()):
-        version = _version_of(workspace, intent)
-        copies = _copies_of(workspace, intent, version) if version else None
-        if version is None or copies is None:
-            _undo(workspace, ledger, intent)
-            said.append(f"undid the promotion of {_title(intent)} that was cut off")
-        else:
-            _finish(workspace, ledger, intent, copies, str(version.version), str(version.run_id))
-            client_of(workspace).set_terminated(version.run_id, status="FINISHED")
-            said.append(f"finished the promotion of {_title(intent)} that was cut off")
-    return said + (project_aliases(workspace, name) if said else [])
-
-
-def project_aliases(workspace: Workspace, name: str = "r1kit") -> list[str]:
-    """Set MLflow's aliases `current` and `previous` to what the ledger says; says what had to change."""
-    client, entries = client_of(workspace), open_ledger(workspace).entries()
-    said = []
-    for environment in PROMOTED:
-        full_name, stack = f"{name}-{environment}", history(entries, name, environment)
-        if not stack:
-            continue
-        ensure_registered_model(client, full_name)
-        aliases = dict(client.get_registered_model(full_name).aliases)
-        for alias, place in (("current", 1), ("previous", 2)):
-            wanted = stack[-place].entry.facts["version"] if len(stack) >= place else None
-            found = aliases.get(alias)
-            if wanted is not None and str(found) != wanted:
-                client.set_registered_model_alias(full_name, alias, wanted)
-            elif wanted is None and found is not None:
-                client.delete_registered_model_alias(full_name, alias)
-            else:
-                continue
-            said.append(f"{full_name}@{alias} was {found or 'unset'}, is {wanted or 'unset'} by the ledger")
-    return said
+        if append_after(ledger, entry, entries) is not None:
+            return facts
 
 
 def _question(
@@ -254,6 +224,7 @@ def _carry_out(question: Question, gates: Sequence[Gate], actor: str) -> Recorde
         "actor": actor,
         "gates": [str(gate) for gate in gates],
         "evidence_digest": model.evidence.digest,
+        "by": here(workspace),
     }
     begin = Entry(
         kind="promotion",
@@ -266,25 +237,35 @@ def _carry_out(question: Question, gates: Sequence[Gate], actor: str) -> Recorde
     intent = _intend(question, begin)
     try:
         copies, version, run_id = _copy(question, intent)
-        return _finish(workspace, ledger, intent, copies, version, run_id)
+        return finish(workspace, ledger, intent, copies, version, run_id)
     except Exception:
-        _undo(workspace, ledger, intent)
+        undo(workspace, ledger, intent)
         raise
 
 
 def _intend(question: Question, begin: Entry) -> Recorded:
-    """Append the intent right after a state in which the environment is still as the gates saw it."""
-    full_name, ledger = begin.facts["name"], question.ledger
-    seen = [r.digest for r in history(question.entries, question.name, question.to)]
+    """Append the intent right after a state in which all is still as the gates saw it."""
+    ledger, to = question.ledger, question.to
+    seen = history(question.entries, question.name, to)
+    deletions = sum(r.entry.kind == "deletion" for r in question.entries)
     while True:
         entries = ledger.entries()
-        rivals = [r for r in unfinished(entries) if r.entry.facts["name"] == full_name]
-        if rivals or [r.digest for r in history(entries, question.name, question.to)] != seen:
-            raise ValueError(f"another promotion to {question.to} was quicker; run again to be compared with it")
-        try:
-            return ledger.append(begin, after=Head(entries[-1].sequence, entries[-1].digest))
-        except LedgerMoved:
-            continue
+        _refuse_rival(entries, begin.facts["name"], to)
+        if changed_hands(entries, question.name, to, seen):
+            raise ValueError(f"another promotion to {to} was quicker; run again to be compared with it")
+        if sum(r.entry.kind == "deletion" for r in entries) != deletions:
+            raise ValueError("`r1 gc` deleted something meanwhile; run again to see whether all is still there")
+        intent = append_after(ledger, begin, entries)
+        if intent is not None:
+            return intent
+
+
+def _refuse_rival(entries: Sequence[Recorded], full_name: str, environment: str) -> None:
+    """Raise `Busy` where a promotion to the environment was begun elsewhere and may still be at work."""
+    for rival in unfinished(entries):
+        if rival.entry.facts["name"] == full_name:
+            where, when = rival.entry.facts.get("by", "another machine"), rival.time[:19]
+            raise Busy(f"another promotion to {environment} is under way (from {where} since {when}); try again later")
 
 
 def _copy(question: Question, intent: Recorded) -> tuple[Copies, str, str]:
@@ -299,68 +280,19 @@ def _copy(question: Question, intent: Recorded) -> tuple[Copies, str, str]:
         "r1kit.source": f"{model.name}/{model.version}",
     }
     full_name = f"{question.name}-{question.to}"
+    keep_lineage(workspace, question.entries, question.name, [model.artifact, model.evidence, model.signature])
+    home = place_of(workspace, question.name, intent)
     with open_run(workspace, f"promote-{question.to}", experiment=full_name, tags=tags) as run:
         signature, evidence = fetch(model.signature, workspace), fetch(model.evidence, workspace)
-        copies = copy_model(workspace, run, model.artifact, evidence, signature)
+        copies = copy_model(workspace, home, model.artifact, evidence, signature)
+        wrong = signature_fault(fetch(copies.model, workspace), fetch(copies.signature, workspace), workspace)
+        if wrong:
+            raise ValueError(f"the signature of the copy does not hold: {wrong}")
+        if workspace.mlflow_uri.startswith("http") and not home.startswith("s3:"):
+            publish(fetch(copies.model, workspace), "model", run)  # for MLflow, which will not look outside its runs
         tags |= {f"r1kit.{edge.role}": edge.artifact.model_dump_json() for edge in copies.edges()}
-        version = create_version(workspace, run, question.name, question.to, tags, question.ledger.head())
+        version = create_version(workspace, full_name, copies.model.uri, run.run_id, tags, question.ledger.head())
     return copies, version, run.run_id
-
-
-def _finish(
-    workspace: Workspace, ledger: Ledger, intent: Recorded, copies: Copies, version: str, run_id: str
-) -> Recorded:
-    facts = {
-        **intent.entry.facts,
-        "version": version,
-        "intent": intent.sequence,
-        "mlflow_run_id": run_id,
-        "signing_key_digest": key_digest(workspace),
-    }
-    return ledger.append(intent.entry.model_copy(update={"status": "done", "outputs": copies.edges(), "facts": facts}))
-
-
-def _undo(workspace: Workspace, ledger: Ledger, intent: Recorded) -> None:
-    """Note that nothing came of it, and give up its version and its run."""
-    version = _version_of(workspace, intent)
-    client = client_of(workspace)
-    if version is not None:
-        client.delete_model_version(version.name, version.version)
-    for run in _runs_of(workspace, intent):
-        client.delete_run(run.info.run_id)
-    facts = {**intent.entry.facts, "intent": intent.sequence}
-    ledger.append(intent.entry.model_copy(update={"status": "undone", "facts": facts}))
-
-
-def _version_of(workspace: Workspace, intent: Recorded) -> Any | None:
-    """The registry's version that this promotion made, if it came so far."""
-    found = client_of(workspace).search_model_versions(f"name = '{intent.entry.facts['name']}'")
-    return next((v for v in found if v.tags.get("r1kit.intent") == str(intent.sequence)), None)
-
-
-def _runs_of(workspace: Workspace, intent: Recorded) -> list[Any]:
-    client = client_of(workspace)
-    experiment = client.get_experiment_by_name(intent.entry.facts["name"])
-    if experiment is None:
-        return []
-    return list(client.search_runs([experiment.experiment_id], f"tags.`r1kit.intent` = '{intent.sequence}'"))
-
-
-def _copies_of(workspace: Workspace, intent: Recorded, version: Any) -> Copies | None:
-    """The copies that a version's tags name, if they are whole and are what was meant."""
-    meant = intent.entry.input("model")
-    try:
-        parts = {
-            role: Artifact.model_validate_json(version.tags[f"r1kit.{role}"])
-            for role in ("model", "signature", "evidence")
-        }
-        places = {role: fetch(part, workspace) for role, part in parts.items()}
-    except (KeyError, ValueError):
-        return None
-    same = meant is not None and parts["model"].digest == meant.digest
-    if not same or signature_fault(places["model"], places["signature"], workspace):
-        return None
-    return Copies(parts["model"], parts["signature"], parts["evidence"])
 
 
 def _copy_fault(workspace: Workspace, recorded: Recorded) -> str | None:
@@ -372,9 +304,3 @@ def _copy_fault(workspace: Workspace, recorded: Recorded) -> str | None:
         if wrong:
             return wrong
     return signature_fault(fetch(model.artifact, workspace), fetch(model.signature, workspace), workspace)
-
-
-def _title(recorded: Recorded) -> str:
-    facts = recorded.entry.facts
-    version = f"/{facts['version']}" if "version" in facts else ""
-    return f"{facts['name']}{version} ({facts['model']})"

@@ -4,28 +4,20 @@ import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tasks.approvals import submitter as current_submitter
 from tasks.artifacts import Artifact, canonical_json, digest_bytes, digest_json, verify
 from tasks.evidence import build_evidence
-from tasks.ledger import Edge, Entry, Head, Ledger, Recorded, open_ledger
-from tasks.lineage import (
-    Environment,
-    ResolvedModel,
-    ancestry,
-    evaluation_of,
-    registrations,
-    resolve_model,
-    validation_of,
-)
+from tasks.ledger import Edge, Entry, Ledger, Recorded, open_ledger
+from tasks.lineage import ResolvedModel, ancestry, evaluation_of, registrations, resolve_model, validation_of
+from tasks.reach import alive
+from tasks.registry import create_version, heal_versions
 from tasks.signing import key_digest, sign_model, signature_fault
 from tasks.store import fetch, publish
-from tasks.tracking import TrackingRun, client_of, open_run
+from tasks.tracking import TrackingRun, open_run
+from tasks.vault import Copies
 from tasks.workspace import Workspace
-
-if TYPE_CHECKING:
-    from mlflow.tracking import MlflowClient
 
 SIGNATURE_FILE = "model.sig"
 
@@ -40,20 +32,6 @@ class Registered:
     evidence: Artifact
     new: bool
     """False where the same model with the same evidence was registered before."""
-
-
-@dataclass(frozen=True)
-class Copies:
-    """A model's three parts under one prefix."""
-
-    model: Artifact
-    signature: Artifact
-    evidence: Artifact
-
-    def edges(self) -> tuple[Edge, ...]:
-        """As the outputs of a ledger entry."""
-        parts = {"model": self.model, "signature": self.signature, "evidence": self.evidence}
-        return tuple(Edge(role=role, artifact=artifact) for role, artifact in parts.items())
 
 
 def register(
@@ -84,53 +62,17 @@ def register(
     return _outcome(_register(workspace, ledger, name, run or model.run, model, evidence, who), new=True)
 
 
-def copy_model(
-    workspace: Workspace, run: TrackingRun, model: Artifact, evidence_dir: Path, signature: Path | None
-) -> Copies:
-    """Copy a model, its evidence and its signature into a run's own prefix, and check the signature there.
-
-    Without a signature, the model is signed. Raises ValueError where bytes or signature do not hold.
-    """
+def _copy_signed(workspace: Workspace, run: TrackingRun, model: Artifact, evidence_dir: Path) -> Copies:
+    """Copy a model and its evidence into a run's own prefix, sign it there, and check the signature."""
     copied = publish(fetch(model, workspace), "model", run)
     model_dir = fetch(copied, workspace)
     with tempfile.TemporaryDirectory() as scratch:
-        if signature is None:
-            signature = Path(scratch) / SIGNATURE_FILE
-            sign_model(model_dir, signature, workspace)
+        signature = Path(scratch) / SIGNATURE_FILE
+        sign_model(model_dir, signature, workspace)
         fault = signature_fault(model_dir, signature, workspace)
         if fault:
             raise ValueError(f"the signature of the model does not hold: {fault}")
         return Copies(copied, publish(signature, "signature", run), publish(evidence_dir, "evidence", run))
-
-
-def create_version(
-    workspace: Workspace,
-    run: TrackingRun,
-    name: str,
-    environment: Environment,
-    tags: dict[str, str],
-    head: Head,
-) -> str:
-    """Make a version of the environment's registered model from the run's copy; its number comes back.
-
-    The tags anchor the ledger outside itself: an audit compares them, so that a cut-off ledger is noticed.
-    """
-    client = client_of(workspace)
-    full_name = f"{name}-{environment}"
-    ensure_registered_model(client, full_name)
-    anchor = {"r1kit.ledger_sequence": str(head.sequence), "r1kit.ledger_digest": head.digest}
-    version = client.create_model_version(full_name, f"runs:/{run.run_id}/model", run.run_id, tags={**tags, **anchor})
-    return str(version.version)
-
-
-def ensure_registered_model(client: "MlflowClient", full_name: str) -> None:
-    """Make the registered model unless it is there."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        client.get_registered_model(full_name)
-    except MlflowException:
-        client.create_registered_model(full_name)
 
 
 def _register(
@@ -157,8 +99,11 @@ def _register(
     ):
         bundle = Path(scratch) / "evidence"
         _write_bundle(workspace, entries, bundle, evidence, examined[1] if examined else None)
-        copies = copy_model(workspace, tracked, model.artifact, bundle, signature=None)
-        version = create_version(workspace, tracked, name, "candidate", tags, ledger.head())
+        copies = _copy_signed(workspace, tracked, model.artifact, bundle)
+        heal_versions(workspace, entries, name, "candidate")
+        version = create_version(
+            workspace, f"{name}-candidate", f"runs:/{tracked.run_id}/model", tracked.run_id, tags, ledger.head()
+        )
     inputs = {"model": model.artifact, **({"evaluation": examined[1]} if examined else {})}
     entry = Entry(
         kind="registration",
@@ -204,10 +149,12 @@ def _file(path: Path, name: str) -> Path:
 
 
 def _registered_before(entries: list[Recorded], name: str, model_digest: str, document_digest: str) -> Recorded | None:
+    kept = alive(entries)
     for recorded in reversed(registrations(entries, name)):
         model = recorded.entry.output("model")
         same_evidence = recorded.entry.facts["evidence_document_digest"] == document_digest
-        whole = all(edge.artifact.path is None or verify(edge.artifact) for edge in recorded.entry.outputs)
+        copies = [edge.artifact for edge in recorded.entry.outputs]
+        whole = all(a.uri in kept[a.digest] and (a.path is None or verify(a)) for a in copies)
         if model is not None and model.digest == model_digest and same_evidence and whole:
             return recorded
     return None

@@ -1,8 +1,13 @@
 """Publishing artifacts into MLflow's store and getting them back, verified."""
 
+import errno
+import os
 import shutil
 import tempfile
+import uuid
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tasks.artifacts import Artifact, describe, digest_directory, fault, local_path
 from tasks.tracking import TrackingRun, client_of
@@ -34,6 +39,76 @@ def publish(path: Path, kind: str, run: TrackingRun, name: str = "") -> Artifact
     return artifact
 
 
+def place(path: Path, kind: str, uri: str, workspace: Workspace, *, linked: bool = False) -> Artifact:
+    """Copy a file or directory below an address that no MLflow run owns, and read the copy back to check it.
+
+    The copy appears whole or not at all where the address is on this machine. With `linked` it shares its bytes with
+    the original where the file system can do that: a protection against deletion that takes no room.
+    Raises ValueError where what the store gives back differs from what it was given.
+    """
+    source = describe(path, kind)
+    address = f"{uri}/{path.name}"
+    target = local_path(address)
+    if target is not None:
+        _copy_whole(path, target, _link if linked else _copy_synced)
+        wrong = None if linked else fault(source.model_copy(update={"uri": target.as_uri()}))
+        address = target.as_uri()
+    else:
+        repository = _repository(address if path.is_dir() else uri, workspace)
+        repository.log_artifacts(str(path)) if path.is_dir() else repository.log_artifact(str(path))
+        with tempfile.TemporaryDirectory() as scratch:
+            found = digest_directory(_downloaded(address, Path(scratch), workspace))
+        wrong = None if found == source.digest else f"{address} came back as {found[:19]}…, not {source.digest[:19]}…"
+    if wrong:
+        raise ValueError(f"the store did not keep what it was given: {wrong}; look after the store and run again")
+    return source.model_copy(update={"uri": address})
+
+
+def is_there(uri: str, workspace: Workspace) -> bool:
+    """Whether the store has a file, or anything below a folder, at an address."""
+    path = local_path(uri)
+    if path is not None:
+        return path.exists()
+    parent, _, name = uri.rstrip("/").rpartition("/")
+    found = _repository(parent, workspace).list_artifacts()
+    return any(info.path.rsplit("/", 1)[-1] == name for info in found)
+
+
+def children(uri: str, workspace: Workspace) -> list[str]:
+    """Names of what lies directly below an address."""
+    path = local_path(uri)
+    if path is not None:
+        return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    return sorted(info.path.rsplit("/", 1)[-1] for info in _repository(uri, workspace).list_artifacts())
+
+
+def size_of(uri: str, workspace: Workspace) -> int:
+    """Bytes of the files at or below an address."""
+    path = local_path(uri)
+    if path is not None:
+        files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
+        return sum(file.stat().st_size for file in files)
+    repository, total, waiting = _repository(uri, workspace), 0, [""]
+    while waiting:
+        for info in repository.list_artifacts(waiting.pop() or None):
+            if info.is_dir:
+                waiting.append(info.path)
+            else:
+                total += info.file_size or 0
+    return total
+
+
+def remove(uri: str, workspace: Workspace) -> None:
+    """Delete the file or folder at an address; nothing happens where there is none."""
+    path = local_path(uri)
+    if path is None:
+        _repository(uri, workspace).delete_artifacts()
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def fetch(artifact: Artifact, workspace: Workspace) -> Path:
     """A verified local path of an artifact: in place where it is on this machine, else in the cache.
 
@@ -52,15 +127,55 @@ def fetch(artifact: Artifact, workspace: Workspace) -> Path:
 
 
 def _download(artifact: Artifact, destination: Path, workspace: Workspace) -> None:
-    client_of(workspace)  # sets MLflow's environment before the import below
-    from mlflow.artifacts import download_artifacts
-
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
-        got = Path(download_artifacts(artifact_uri=artifact.uri, dst_path=scratch, tracking_uri=workspace.mlflow_uri))
+        got = _downloaded(artifact.uri, Path(scratch), workspace)
         found = digest_directory(got)
         if found != artifact.digest:
             raise ValueError(f"{artifact.uri} was altered: {found[:19]}…, not {artifact.digest[:19]}…")
         if destination.is_dir():
             shutil.rmtree(destination)
         got.replace(destination)
+
+
+def _downloaded(uri: str, scratch: Path, workspace: Workspace) -> Path:
+    client_of(workspace)  # sets MLflow's environment before the import below
+    from mlflow.artifacts import download_artifacts
+
+    return Path(download_artifacts(artifact_uri=uri, dst_path=str(scratch), tracking_uri=workspace.mlflow_uri))
+
+
+def _repository(uri: str, workspace: Workspace) -> Any:
+    """MLflow's access to an address."""
+    client_of(workspace)
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    return get_artifact_repository(uri, tracking_uri=workspace.mlflow_uri)
+
+
+def _copy_whole(path: Path, target: Path, copy: Callable[[str, str], Any]) -> None:
+    """Copy beside the target and rename; what stood there before goes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
+    if path.is_dir():
+        shutil.copytree(path, scratch, copy_function=copy)
+        if target.is_dir():
+            shutil.rmtree(target)
+    else:
+        copy(str(path), str(scratch))
+    scratch.replace(target)
+
+
+def _copy_synced(source: str, target: str) -> None:
+    shutil.copyfile(source, target)
+    with open(target, "rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        _copy_synced(source, target)

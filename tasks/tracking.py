@@ -3,12 +3,13 @@
 MLflow is imported only when a run is opened: a command that reuses everything never pays for it.
 """
 
+import contextlib
 import functools
 import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,8 @@ MAX_COST_SHARE = 0.01
 """Share of a run's time that writing metrics may take."""
 MIN_SECONDS_BETWEEN_WRITES = 1.0
 MAX_PARAM_CHARACTERS = 6000
+CLIENTS = ("boto3", "botocore", "mlflow", "requests", "sqlalchemy", "sqlite3", "urllib3")
+"""Packages whose errors mean that MLflow's store did not do what it was asked."""
 
 
 @functools.cache
@@ -50,6 +53,21 @@ def connect(uri: str) -> "MlflowClient":
 def client_of(workspace: Workspace) -> "MlflowClient":
     """The workspace's client."""
     return connect(workspace.mlflow_uri)
+
+
+@contextlib.contextmanager
+def answering(workspace: Workspace) -> Iterator[None]:
+    """Say in one sentence that MLflow's store does not answer. Raises ValueError for the errors of its client."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in CLIENTS:
+            raise
+        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"MLflow's store at {workspace.mlflow_uri} does not answer as it should ({what}); nothing is left half "
+            "done that the next command does not finish or undo: run again when it does"
+        ) from error
 
 
 def experiment_id(workspace: Workspace, name: str) -> str:

@@ -4,12 +4,11 @@ import io
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from r1kit.promotion import PromotionConfig
 from tasks.approvals import approve
 from tasks.artifacts import describe, local_path
 from tasks.audit import AuditReport, audit, touched_by, whereabouts
@@ -23,7 +22,7 @@ from tasks.tracking import client_of
 from tasks.workspace import Workspace
 from tests.tasks.recipe import Recipe, approver
 
-SETTINGS: Any = SimpleNamespace(approvals={"staging": 1, "production": 0}, floors={}, max_regression=0.02)
+SETTINGS = PromotionConfig(approvals={"staging": 1, "production": 0})
 """Of promotion: one approval to staging, none to production."""
 
 
@@ -159,7 +158,7 @@ def test_rolling_back_is_told(staged: Workspace) -> None:
     old = audit(staged, "r1").digest
     Recipe(staged, "run-2").make(weights="newer")
     register(staged, run="run-2")
-    free: Any = SimpleNamespace(approvals={"staging": 0}, floors={}, max_regression=0.02)
+    free = PromotionConfig(approvals={"staging": 0})
     promote(staged, "r1", "staging", settings=free)
     rollback(staged, "staging", actor="bob")
     newer, older = audit(staged, "r1"), audit(staged, "staging")

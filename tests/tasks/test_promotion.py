@@ -5,11 +5,11 @@ import multiprocessing
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from r1kit.promotion import PromotionConfig
 from tasks import promotion
 from tasks.approvals import approve
 from tasks.artifacts import local_path
@@ -24,10 +24,9 @@ from tasks.workspace import Workspace
 from tests.tasks.recipe import BENCHMARK, Recipe, approver
 
 ALICE = "alice@example.org"
-# Settings as r1kit.config.PromotionConfig has them, without importing all that it configures.
-FREE: Any = SimpleNamespace(approvals={"staging": 0, "production": 0}, floors={}, max_regression=0.02)
-STRICT: Any = SimpleNamespace(approvals={"staging": 1, "production": 1}, floors={}, max_regression=0.02)
-FLOORS: Any = SimpleNamespace(**{**vars(FREE), "floors": {BENCHMARK: 0.6, "other": 0.1}})
+FREE = PromotionConfig(approvals={"staging": 0, "production": 0})
+STRICT = PromotionConfig()
+FLOORS = FREE.model_copy(update={"floors": {BENCHMARK: 0.6, "other": 0.1}})
 
 
 class Killed(BaseException):
@@ -63,7 +62,7 @@ def test_to_staging_to_production_and_back(tracked: Workspace, tmp_path: Path) -
         held = resolve_model(environment, tracked)
         assert held.name == f"r1kit-{environment}" and held.version == "2"
         place = fetch(held.artifact, tracked)
-        assert place.is_relative_to(tracked.artifacts_dir / f"r1kit-{environment}")
+        assert place.is_relative_to(tracked.artifacts_dir / "environments" / f"r1kit-{environment}")
         assert (place / "model.safetensors").read_text() == "run-2"
 
     back = rollback(tracked, "production", reason="it rambles")
@@ -150,7 +149,7 @@ def test_reward_hacking_is_refused(tracked: Workspace) -> None:
     [
         (promotion, "_copy", False),
         (promotion, "create_version", False),
-        (promotion, "_finish", True),
+        (promotion, "finish", True),
         (promotion, "project_aliases", True),
     ],
 )
@@ -234,5 +233,5 @@ def test_a_rival_without_our_lock_is_noticed(tracked: Workspace, monkeypatch: py
         return original(ledger, entry, **options)
 
     monkeypatch.setattr(Ledger, "append", rival_first)
-    with pytest.raises(ValueError, match="another promotion to staging was quicker"):
+    with pytest.raises(ValueError, match="another promotion to staging is under way"):
         promote(tracked, "r1", "staging", settings=FREE)

@@ -1,0 +1,184 @@
+"""MLflow's registry, experiments and runs as a projection of the ledger: what they lost is put right."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.ledger import Head, Recorded, open_ledger
+from tasks.lineage import ENVIRONMENTS, history, versions
+from tasks.reach import alive, holders
+from tasks.tracking import client_of
+from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+REFUSED_SOURCE = "INVALID_PARAMETER_VALUE"
+"""MLflow's code where a server takes no source outside of the run."""
+
+
+def create_version(
+    workspace: Workspace, full_name: str, source: str, run_id: str, tags: Mapping[str, str], head: Head
+) -> str:
+    """Make a version of a registered model from a copy; its number comes back.
+
+    The tags anchor the ledger outside itself: an audit compares them, so that a cut-off ledger is noticed.
+    """
+    client = client_of(workspace)
+    ensure_registered_model(client, full_name)
+    anchor = {"r1kit.ledger_sequence": str(head.sequence), "r1kit.ledger_digest": head.digest}
+    return _create(client, full_name, source, run_id, {**tags, **anchor})
+
+
+def ensure_registered_model(client: "MlflowClient", full_name: str) -> None:
+    """Make the registered model unless it is there."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(full_name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        client.create_registered_model(full_name)
+
+
+def project_aliases(workspace: Workspace, name: str = "r1kit") -> list[str]:
+    """Set MLflow's aliases `current` and `previous` to what the ledger says; says what had to change."""
+    client, entries = client_of(workspace), open_ledger(workspace).entries()
+    said = []
+    for environment in ENVIRONMENTS[1:]:
+        full_name, stack = f"{name}-{environment}", history(entries, name, environment)
+        if not stack:
+            continue
+        said += heal_versions(workspace, entries, name, environment)
+        aliases = dict(client.get_registered_model(full_name).aliases)
+        for alias, place in (("current", 1), ("previous", 2)):
+            wanted = stack[-place].entry.facts["version"] if len(stack) >= place else None
+            found = aliases.get(alias)
+            if wanted is not None and str(found) != wanted:
+                client.set_registered_model_alias(full_name, alias, wanted)
+            elif wanted is None and found is not None:
+                client.delete_registered_model_alias(full_name, alias)
+            else:
+                continue
+            said.append(f"{full_name}@{alias} was {found or 'unset'}, is {wanted or 'unset'} by the ledger")
+    return said
+
+
+def heal_versions(workspace: Workspace, entries: Sequence[Recorded], name: str, environment: str) -> list[str]:
+    """Make the registered model hold the versions that the ledger says it holds, by the same numbers; says what it did.
+
+    MLflow gives a deleted version's number to no other, so where one is missing the registered model is made anew,
+    with the tags and descriptions of those that are left.
+    """
+    client, full_name = client_of(workspace), f"{name}-{environment}"
+    recorded = {
+        r.entry.facts["version"]: r for r in versions(entries, name) if r.entry.facts["name"] == full_name
+    }  # fmt: skip
+    wanted = _wanted(entries, name, environment, recorded)
+    if not recorded:
+        return []
+    present = {str(v.version): v for v in client.search_model_versions(f"name = '{full_name}'")}
+    said = _delete_undone(client, entries, present)
+    highest = max(map(int, recorded))
+    if wanted <= present.keys() and (wanted or present):
+        return said
+    if not wanted and _exists(client, full_name):
+        return said
+    if _exists(client, full_name):
+        client.delete_registered_model(full_name)
+    client.create_registered_model(full_name)
+    for number in map(str, range(1, max(highest, *map(int, present or {"0": None})) + 1)):
+        _recreate(client, full_name, number, recorded.get(number), present.get(number), number in wanted)
+    lost = sorted(wanted - present.keys(), key=int)
+    return [*said, f"{full_name} had lost {', '.join(lost) or 'all'}; its versions are back as the ledger has them"]
+
+
+def restore_runs(workspace: Workspace, run_ids: set[str], experiments: set[str]) -> list[str]:
+    """Take back MLflow's deletion of experiments and runs that are needed, as long as `mlflow gc` has not come by."""
+    from mlflow.entities import ViewType
+
+    client, said = client_of(workspace), []
+    for experiment in client.search_experiments(view_type=ViewType.DELETED_ONLY):
+        if experiment.name in experiments:
+            client.restore_experiment(experiment.experiment_id)
+            said.append(f"MLflow's experiment {experiment.name} had been deleted and is back")
+    homes = [e.experiment_id for e in client.search_experiments() if e.name in experiments]
+    token = None
+    while homes:
+        page = client.search_runs(homes, run_view_type=ViewType.DELETED_ONLY, page_token=token)
+        for run in page:
+            if run.info.run_id in run_ids:
+                client.restore_run(run.info.run_id)
+                said.append(f"MLflow's run {run.info.run_id} had been deleted and is back")
+        token = page.token
+        if not token:
+            break
+    return said
+
+
+def _wanted(entries: Sequence[Recorded], name: str, environment: str, recorded: Mapping[str, Recorded]) -> set[str]:
+    """Numbers that must be there: those in force in an environment; of candidates those whose bytes are kept."""
+    if environment == "candidate":
+        kept = alive(entries)
+        models = {number: r.entry.output("model") for number, r in recorded.items()}
+        return {number for number, model in models.items() if model is not None and model.uri in kept[model.digest]}
+    in_force = {r.sequence for r in holders(entries, name)}
+    return {number for number, r in recorded.items() if r.sequence in in_force}
+
+
+def _delete_undone(client: "MlflowClient", entries: Sequence[Recorded], present: dict[str, Any]) -> list[str]:
+    """Delete what promotions left that were undone, but killed before they had tidied up."""
+    undone = {str(r.entry.facts.get("intent")) for r in entries if r.entry.status == "undone"}
+    said = []
+    for number in [n for n, version in present.items() if version.tags.get("r1kit.intent") in undone]:
+        version = present.pop(number)
+        client.delete_model_version(version.name, number)
+        said.append(f"{version.name}/{number} was left by a promotion that was undone and is deleted")
+    return said
+
+
+def _recreate(
+    client: "MlflowClient", full_name: str, number: str, recorded: Recorded | None, old: Any | None, wanted: bool
+) -> None:
+    """The next number of a registered model: a version that the ledger knows, or a gap."""
+    tags, source, run_id = dict(old.tags) if old else {}, old.source if old else "runs:/none/model", ""
+    if recorded is not None:
+        outputs = {edge.role: edge.artifact for edge in recorded.entry.outputs}
+        own = {f"r1kit.{role}": artifact.model_dump_json() for role, artifact in outputs.items()}
+        anchor = {"r1kit.ledger_sequence": str(recorded.sequence), "r1kit.ledger_digest": recorded.digest}
+        tags = {**own, "r1kit.model": str(recorded.entry.facts["model"]), **anchor, **tags}
+        source, run_id = outputs["model"].uri, str(recorded.entry.facts["mlflow_run_id"])
+    made = _create(client, full_name, source, run_id if _run_exists(client, run_id) else "", tags)
+    if made != number:
+        raise ValueError(f"{full_name} was changed by another command while it was made anew; run again")
+    if old is not None and old.description:
+        client.update_model_version(full_name, number, old.description)
+    if not wanted and old is None:
+        client.delete_model_version(full_name, number)
+
+
+def _create(client: "MlflowClient", full_name: str, source: str, run_id: str, tags: Mapping[str, str]) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        made = client.create_model_version(full_name, source, run_id or None, tags=dict(tags))
+    except MlflowException as error:
+        if error.error_code != REFUSED_SOURCE or not run_id:
+            raise
+        # A server takes no source on its own disk or behind its own proxy but a run's. The version then points to the
+        # run, and the tags say where the bytes are.
+        made = client.create_model_version(full_name, f"runs:/{run_id}/model", run_id, tags=dict(tags))
+    return str(made.version)
+
+
+def _exists(client: "MlflowClient", full_name: str) -> bool:
+    return bool(client.search_registered_models(f"name = '{full_name}'"))
+
+
+def _run_exists(client: "MlflowClient", run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(run_id) and client.get_run(run_id) is not None
+    except MlflowException:
+        return False

@@ -1,0 +1,88 @@
+"""The vault: bytes that environments need, under a prefix of their own that no MLflow run or experiment owns.
+
+MLflow deletes a run's or an experiment's artifacts with it, whatever its registry points to. So what staging and
+production hold lies beside them, `environments/<registered model>/<ledger entry>/`, and so does all that their lineage
+is made of, `environments/lineage/<digest>/`: by hard links where the store is a file system, else as copies.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tasks.artifacts import Artifact, local_path
+from tasks.ledger import Edge, Recorded
+from tasks.reach import needed_by
+from tasks.store import fetch, is_there, place
+from tasks.tracking import client_of, experiment_id
+from tasks.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Copies:
+    """A model's three parts under one prefix."""
+
+    model: Artifact
+    signature: Artifact
+    evidence: Artifact
+
+    def edges(self) -> tuple[Edge, ...]:
+        """As the outputs of a ledger entry."""
+        parts = {"model": self.model, "signature": self.signature, "evidence": self.evidence}
+        return tuple(Edge(role=role, artifact=artifact) for role, artifact in parts.items())
+
+
+def vault_uri(workspace: Workspace, name: str) -> str:
+    """Where the vault is: beside the artifacts of the family's experiments."""
+    home = client_of(workspace).get_experiment(experiment_id(workspace, f"{name}-candidate"))
+    local = local_path(str(home.artifact_location))
+    location = local.as_uri() if local else str(home.artifact_location)
+    return f"{location.rstrip('/').rpartition('/')[0]}/environments"
+
+
+def place_of(workspace: Workspace, name: str, intent: Recorded) -> str:
+    """Where the copies of a promotion go: their own folder, named by the ledger entry that intended it."""
+    return f"{vault_uri(workspace, name)}/{intent.entry.facts['name']}/{intent.sequence}"
+
+
+def copy_model(workspace: Workspace, uri: str, model: Artifact, evidence: Path, signature: Path) -> Copies:
+    """Copy a model, its evidence and its signature below an address of the vault, each read back and checked."""
+    parts = {"model": fetch(model, workspace), "signature": signature, "evidence": evidence}
+    placed = {role: place(path, role, f"{uri}/{role}", workspace) for role, path in parts.items()}
+    return Copies(placed["model"], placed["signature"], placed["evidence"])
+
+
+def keep_lineage(workspace: Workspace, entries: Sequence[Recorded], name: str, roots: Sequence[Artifact]) -> None:
+    """Hold on to all that these artifacts were made from and examined with, as far as MLflow could delete it."""
+    vault = vault_uri(workspace, name)
+    for artifact in owned_by_mlflow(needed_by(entries, roots), vault):
+        home = lineage_uri(vault, artifact)
+        if not is_there(home, workspace) and is_there(artifact.uri, workspace):
+            with contextlib.suppress(ValueError):  # altered: the audit says so, and it is not worth keeping
+                place(fetch(artifact, workspace), artifact.kind, home, workspace, linked=True)
+
+
+def restore_lineage(
+    workspace: Workspace, entries: Sequence[Recorded], name: str, roots: Sequence[Artifact]
+) -> list[str]:
+    """Put back from the vault what the lineage of these artifacts has lost; says what."""
+    vault, said = vault_uri(workspace, name), []
+    for artifact in owned_by_mlflow(needed_by(entries, roots), vault):
+        if is_there(artifact.uri, workspace) or not is_there(lineage_uri(vault, artifact), workspace):
+            continue
+        parent, _, basename = artifact.uri.rstrip("/").rpartition("/")
+        kept = artifact.model_copy(update={"uri": f"{lineage_uri(vault, artifact)}/{basename}"})
+        place(fetch(kept, workspace), artifact.kind, parent, workspace, linked=True)
+        said.append(f"{artifact.kind} {artifact.digest[:19]}… was gone from {artifact.uri} and is back from the vault")
+    return said
+
+
+def lineage_uri(vault: str, artifact: Artifact) -> str:
+    """The folder of one artifact of a lineage."""
+    return f"{vault}/lineage/{artifact.digest.removeprefix('sha256:')}"
+
+
+def owned_by_mlflow(artifacts: Sequence[Artifact], vault: str) -> list[Artifact]:
+    """Those that lie in MLflow's store, each digest and address once; data sets that DVC keeps do not."""
+    store = vault.rpartition("/")[0] + "/"
+    return [a for a in artifacts if a.uri.startswith(store) and not a.uri.startswith(f"{vault}/")]
