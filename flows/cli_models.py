@@ -1,10 +1,10 @@
-"""Commands about models: chat, eval, audit, approve, promote, rollback."""
+"""Commands about models: chat, eval, audit."""
 
 import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -22,18 +22,15 @@ from flows.console import (
     out,
     print_json,
 )
-from flows.server import settle
 from tasks.progress import Progress
-from tasks.workspace import Workspace, find_workspace
+from tasks.workspace import find_workspace
 
 if TYPE_CHECKING:
     from tasks.chat import Reply
-    from tasks.lineage import Environment
 
 MODEL_HELP = "r1, dev2, distill-NAME (latest run); staging, production; NAME-candidate/3; NAME-staging@current."
 
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
-To = Annotated[str, typer.Option("--to", help="staging or production.")]
 Approvers = Annotated[
     Path | None, typer.Option("--approvers", help="File of those who may approve, as OpenSSH's allowed_signers.")
 ]
@@ -44,9 +41,6 @@ def add_to(app: typer.Typer) -> None:
     app.command()(chat)
     app.command(name="eval")(evaluate)
     app.command()(audit)
-    app.command()(approve)
-    app.command()(promote)
-    app.command()(rollback)
 
 
 def chat(
@@ -179,131 +173,3 @@ def audit(
     print_json(report.model_dump(mode="json")) if as_json else out.print(render(report))
     if not report.sound:
         raise typer.Exit(1)
-
-
-def approve(
-    model: Model,
-    to: To,
-    approver: Annotated[str, typer.Option("--as", metavar="WHO", help="You, as the approvers' file names you.")],
-    key: Annotated[Path, typer.Option("--key", help="Your own SSH key (Ed25519).")] = Path("~/.ssh/id_ed25519"),
-    profile: Profile = None,
-    config: ConfigFile = PIPELINE,
-    approvers: Approvers = None,
-    as_json: AsJson = False,
-) -> None:
-    """Sign with your own SSH key that a model may enter an environment. Nobody can approve what they submitted.
-
-    Example:
-
-        r1 approve r1 --to staging --as alice@example.org --key ~/.ssh/id_ed25519
-    """
-    from tasks.approvals import approve as sign
-
-    workspace = find_workspace()
-    family, _ = family_and_profile(workspace, config, profile)
-    recorded = sign(
-        workspace, model, _environment(to), approver=approver, key=key.expanduser(), approvers=approvers, name=family
-    )
-    if as_json:
-        print_json({"sequence": recorded.sequence, "digest": recorded.digest, **recorded.entry.facts})
-    else:
-        out.print(f"{approver} approved {model} for {to} (ledger entry {recorded.sequence})")
-
-
-def promote(
-    model: Model,
-    to: To,
-    profile: Profile = None,
-    config: ConfigFile = PIPELINE,
-    set_: Overrides = None,
-    approvers: Approvers = None,
-    check: Annotated[bool, typer.Option("--check", help="Only tell which gates would let it through.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Let a model into staging or production, if its evidence, its evaluation and the approvals allow it.
-
-    Examples:
-
-        r1 promote r1 --to staging
-
-        r1 promote staging --to production
-
-        r1 promote r1 --to staging --check
-    """
-    workspace, environment = find_workspace(), _environment(to)
-    if check:
-        gates = _check(workspace, model, environment, config, profile, set_, approvers)
-        if as_json:
-            print_json(gates)
-        else:
-            _print_gates(gates)
-        raise typer.Exit(0 if all(gate["passed"] for gate in gates) else 1)
-    settle(workspace)
-    from flows import promote as flows
-
-    done = flows.carry_out(
-        flows.promote, model=model, to=to, config=str(config), profile=profile, overrides=list(set_ or ()),
-        approvers=str(approvers) if approvers else None,
-    )  # fmt: skip
-    if as_json:
-        print_json(done)
-        return
-    _print_gates(done["gates"])
-    out.print(f"{to} holds {done['name']}/{done['version']} ({done['model']})")
-
-
-def rollback(
-    environment: Annotated[str, typer.Argument(help="staging or production.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why; it goes into the ledger.")] = "",
-    profile: Profile = None,
-    config: ConfigFile = PIPELINE,
-    as_json: AsJson = False,
-) -> None:
-    """Give an environment back to the model that held it before.
-
-    Example:
-
-        r1 rollback production --reason "answers got longer"
-    """
-    settle(find_workspace())
-    from flows import promote as flows
-
-    done = flows.carry_out(
-        flows.rollback, environment=_environment(environment), config=str(config), profile=profile, reason=reason
-    )
-    if as_json:
-        print_json(done)
-    else:
-        out.print(f"{environment} holds {done['name']}/{done['version']} ({done['model']}) again")
-
-
-def _environment(name: str) -> "Environment":
-    from tasks.promotion import PROMOTED
-
-    if name not in PROMOTED:
-        raise ValueError(f"{name!r} is not an environment; there are {' and '.join(PROMOTED)}")
-    return cast("Environment", name)
-
-
-def _check(
-    workspace: Workspace,
-    model: str,
-    to: "Environment",
-    config: Path,
-    profile: str | None,
-    overrides: list[str] | None,
-    approvers: Path | None,
-) -> list[dict[str, Any]]:
-    from tasks.promotion import check
-
-    family, _ = family_and_profile(workspace, config, profile)
-    settings = load_config(workspace, config, profile, overrides).promotion
-    gates = check(workspace, model, to, settings=settings, name=family, approvers=approvers)
-    return [dataclasses.asdict(gate) for gate in gates]
-
-
-def _print_gates(gates: Sequence[dict[str, Any]]) -> None:
-    for gate in gates:
-        mark = "[green]open[/]  " if gate["passed"] else "[bold red]closed[/]"
-        wanted = f", wanted {gate['limit']}" if gate["limit"] else ""
-        err.print(f"{mark} {gate['name']}: {escape(gate['figure'] + wanted)}")

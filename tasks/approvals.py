@@ -10,21 +10,50 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tasks import sshsig
 from tasks.artifacts import canonical_json, digest_bytes
 from tasks.ledger import Edge, Entry, Recorded, open_ledger
-from tasks.lineage import Environment, ResolvedModel, family_of, registered, resolve_model
+from tasks.lineage import (
+    ENVIRONMENTS,
+    Environment,
+    ResolvedModel,
+    family_of,
+    from_version,
+    history,
+    registered,
+    registrations,
+    resolve_model,
+)
+from tasks.reach import families
 from tasks.sshsig import AllowedSigner
 from tasks.workspace import REPOSITORY, Workspace
+
+if TYPE_CHECKING:
+    from r1kit.promotion import PromotionConfig
 
 NAMESPACE = "r1kit-approval"
 STATEMENT = "r1kit approval 1"
 DEFAULT_KEY = Path("~/.ssh/id_ed25519")
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A model that waits for approvals."""
+
+    model: str
+    """`r1kit-candidate/3`, or `r1kit-staging/2`."""
+    to: str
+    submitters: tuple[str, ...]
+    approvers: tuple[str, ...]
+    """Who approved it, so that it counts."""
+    needed: int
+    """Approvals still needed."""
 
 
 @dataclass(frozen=True)
@@ -141,20 +170,52 @@ def approvals_of(
     """Every approval of these bytes, for any environment, its signature verified again."""
     checked: list[Approval] = []
     own = submitters(entries, model)
+    latest = datetime.min.replace(tzinfo=UTC)
     for recorded in entries:
+        # The chain gives the order: an entry is no older than those before it, whatever the clock said that wrote it.
+        latest = max(latest, datetime.fromisoformat(recorded.time))
         entry = recorded.entry
         subject = entry.input("model")
         if entry.kind != "approval" or subject is None or subject.digest != model.artifact.digest:
             continue
-        facts, at = entry.facts, datetime.fromisoformat(recorded.time)
-        fault = _fault(facts, model, facts["environment"], signers, own, at)
-        withdrawn = _rolled_back_after(entries, recorded, model, name)
-        if fault is None and withdrawn:
-            fault = f"the model was rolled back from {facts['environment']} since (ledger entry {withdrawn})"
+        facts = {name: str(entry.facts.get(name, "")) for name in ("approver", "environment", "key")}
+        fault = _fault(entry.facts, model, facts["environment"], signers, own, latest)
+        fault = fault or _misplaced(entries, recorded, model, name)
         checked.append(
             Approval(facts["approver"], facts["environment"], recorded.time, recorded.sequence, facts["key"], fault)
         )
     return checked
+
+
+def pending(
+    workspace: Workspace, settings: "PromotionConfig", *, approvers: Path | None = None, who: str = ""
+) -> list[Waiting]:
+    """The newest candidate of each family, and what its staging holds, where approvals are missing.
+
+    With `who`, only what that person has neither submitted nor approved. Raises ValueError as `approve` does.
+    """
+    entries = open_ledger(workspace).entries()
+    signers = sshsig.read_allowed_signers(approvers or approvers_file(workspace)) if entries else []
+    found = []
+    for name in families(entries):
+        stacks = {place: history(entries, name, place) for place in ENVIRONMENTS[1:]}
+        newest = {"staging": registrations(entries, name), "production": stacks["staging"]}
+        for to, wanted in ((place, settings.approvals.get(place, 1)) for place in ("staging", "production")):
+            held = {_digest(r) for r in stacks[to][-1:]}
+            for recorded in newest[to][-1:]:
+                model = from_version(recorded, "")
+                names = valid_approvers(approvals_of(entries, model, signers, name), to)
+                own = submitters(entries, model)
+                done = {person.lower() for person in (*names, *own)}
+                if model.artifact.digest not in held and len(names) < wanted and who.lower() not in done:
+                    title = f"{model.name}/{model.version}"
+                    found.append(Waiting(title, to, tuple(sorted(own)), tuple(names), wanted - len(names)))
+    return found
+
+
+def _digest(recorded: Recorded) -> str:
+    model = recorded.entry.output("model")
+    return model.digest if model is not None else ""
 
 
 def valid_approvers(approvals: Sequence[Approval], environment: str) -> list[str]:
@@ -171,7 +232,7 @@ def _registered(workspace: Workspace, entries: Sequence[Recorded], reference: st
 
 
 def _fault(
-    facts: dict[str, str],
+    facts: Mapping[str, Any],
     model: ResolvedModel,
     to: str,
     signers: Sequence[AllowedSigner],
@@ -179,19 +240,21 @@ def _fault(
     at: datetime,
 ) -> str | None:
     """Why an approval does not count; None if it does."""
-    approver = facts["approver"]
+    approver, written = str(facts.get("approver", "")), str(facts.get("statement", ""))
     try:
-        statement = json.loads(facts["statement"])
         public_key = sshsig.verify(
-            facts["statement"].encode(),
-            facts["signature"],
+            written.encode(),
+            str(facts.get("signature", "")),
             principal=approver,
             namespace=NAMESPACE,
             signers=signers,
             at=at,
         )
+        statement = json.loads(written)
     except ValueError as error:
         return str(error)
+    if not isinstance(statement, dict):
+        return "the signed statement is no approval"
     expected = {
         "statement": STATEMENT,
         "model_digest": model.artifact.digest,
@@ -208,14 +271,20 @@ def _fault(
     return f"the key of {approver} is also that of {shared}, who submitted the model" if shared else None
 
 
-def _rolled_back_after(entries: Sequence[Recorded], approval: Recorded, model: ResolvedModel, name: str) -> int | None:
-    """The ledger number of a rollback that took the approved model out of its environment again."""
-    full_name = f"{name}-{approval.entry.facts['environment']}"
+def _misplaced(entries: Sequence[Recorded], approval: Recorded, model: ResolvedModel, name: str) -> str | None:
+    """Why an approval whose signature holds does not count where it stands in the ledger.
+
+    It counts from the state of the ledger that was signed with it: written again after a rollback, it stays withdrawn.
+    """
+    signed = json.loads(approval.entry.facts["statement"]).get("ledger") or {}
+    at, environment = signed.get("sequence", 0), approval.entry.facts["environment"]
+    before = next((r.digest for r in entries if r.sequence == at), None)
+    if at >= approval.sequence or before != signed.get("digest"):
+        return f"it was signed over another ledger, whose entry {at} was {str(signed.get('digest'))[:19]}…"
     for recorded in entries:
         entry = recorded.entry
         left = entry.input("model")
-        of_place = entry.kind == "rollback" and entry.facts.get("name") == full_name
-        of_model = left is not None and left.digest == model.artifact.digest
-        if of_place and of_model and recorded.sequence > approval.sequence:
-            return recorded.sequence
+        of_place = entry.kind == "rollback" and entry.facts.get("name") == f"{name}-{environment}"
+        if of_place and left is not None and left.digest == model.artifact.digest and recorded.sequence > at:
+            return f"the model was rolled back from {environment} since (ledger entry {recorded.sequence})"
     return None

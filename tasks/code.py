@@ -11,9 +11,10 @@ from tasks.workspace import REPOSITORY
 
 PACKAGES = ("r1kit", "tasks")
 CARRIERS = (
-    "approvals", "artifacts", "audit", "audit_view", "chat", "code", "doctor", "evidence", "gates", "isolated",
-    "launch", "ledger", "lineage", "machine", "progress", "promotion", "question", "rank", "reach", "recovery", "registry", "report", "score_gates", "signing",
-    "sshsig", "stage", "store", "summary", "tracking", "vault", "workspace",
+    "approvals", "artifacts", "audit", "audit_view", "chat", "code", "doctor", "evidence", "gates", "gc", "isolated",
+    "launch", "ledger", "lineage", "machine", "progress", "promotion", "question", "rank", "reach", "recovery",
+    "registry", "report", "score_gates", "signing", "sshsig", "stage", "store", "summary", "tracking", "vault",
+    "workspace",
 )  # fmt: skip
 # The values of the configuration stand in the key already.
 NOT_CODE = frozenset({"r1kit.config", "r1kit.settings", *(f"tasks.{name}" for name in CARRIERS)})

@@ -66,11 +66,11 @@ def needed_by(entries: Sequence[Recorded], roots: Iterable[Artifact]) -> list[Ar
             places[edge.artifact.digest, edge.artifact.uri] = edge.artifact
         if recorded.entry.kind == "stage" and not made(recorded):
             continue
-        for edge in outputs:
+        verdict = [edge for edge in inputs if _examines(recorded, edge.role)]
+        for edge in verdict:
+            examined[edge.artifact.digest].append(recorded)
+        for edge in outputs if not verdict else ():  # two models may earn the same verdict, letter for letter
             makers[edge.artifact.digest].append(recorded)
-        for edge in inputs:
-            if _examines(recorded, edge.role):
-                examined[edge.artifact.digest].append(recorded)
     found: set[str] = set()
     waiting = [artifact.digest for artifact in roots]
     while waiting:

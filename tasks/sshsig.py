@@ -55,6 +55,9 @@ def load_key(path: Path, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
         content = path.expanduser().read_bytes()
     except OSError as error:
         raise ValueError(f"the key {path} cannot be read: {error.strerror}") from error
+    wrong = _not_private(content)
+    if wrong:
+        raise ValueError(f"{path} {wrong}")
     try:
         key = load_ssh_private_key(content, password=None)
     except TypeError:  # cryptography's way to say that it is protected
@@ -66,7 +69,17 @@ def load_key(path: Path, passphrase: Callable[[], str]) -> Ed25519PrivateKey:
         raise ValueError(f"{path} is not an OpenSSH private key; make one with `ssh-keygen -t ed25519`") from error
     if isinstance(key, Ed25519PrivateKey):
         return key
-    raise ValueError(f"{path} is not an Ed25519 key; make one with `ssh-keygen -t ed25519`")
+    kind = type(key).__name__.lstrip("_").partition("Private")[0].upper()
+    raise ValueError(f"{path} is not an Ed25519 key but {kind}; make one with `ssh-keygen -t ed25519`")
+
+
+def _not_private(content: bytes) -> str | None:
+    """What a file is that people take for their private key; None where it may be one."""
+    if _KEY_TYPES.match(content[:80].decode(errors="replace").lstrip()):
+        return "is a public key; give the private key beside it, the file without .pub"
+    if content.lstrip().startswith(b"-----BEGIN") and b"OPENSSH PRIVATE KEY" not in content[:80]:
+        return "is a PEM file but no OpenSSH private key; make one with `ssh-keygen -t ed25519`"
+    return None
 
 
 def wire_public_key(key: Ed25519PublicKey) -> bytes:
@@ -117,10 +130,10 @@ def verify(
     lines = [s for s in signers if s.public_key == public_key and s.speaks_for(principal)]
     if not lines:
         raise ValueError(f"the key {fingerprint(public_key)} is not listed for {principal}")
-    for line in lines:
-        if _allows(line, namespace, at):
-            return public_key
-    raise ValueError(f"the key {fingerprint(public_key)} of {principal} may not sign {namespace!r} on {at.date()}")
+    why = [_refusal(line, namespace, at) for line in lines]
+    if None in why:
+        return public_key
+    raise ValueError(f"the key {fingerprint(public_key)} of {principal} may not sign {namespace!r}: {why[0]}")
 
 
 def read_allowed_signers(path: Path) -> list[AllowedSigner]:
@@ -130,8 +143,12 @@ def read_allowed_signers(path: Path) -> list[AllowedSigner]:
             f"{path} does not exist; list the approvers there, one a line: "
             "`alice@example.org ssh-ed25519 AAAA…` (the public key from ~/.ssh/id_ed25519.pub)"
         )
+    try:
+        lines = path.read_text().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not a text file, so it lists no approvers: {error.reason}") from error
     signers = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
             try:
@@ -176,14 +193,19 @@ def _moment(text: str) -> datetime:
     if shape is None:
         raise ValueError(f"{text!r} is not a time like 20260131 or 202601312359Z")
     moment = datetime.strptime(digits, shape)
-    return moment.replace(tzinfo=UTC) if text.endswith("Z") else moment.astimezone()
+    return moment.replace(tzinfo=UTC) if text.endswith("Z") else moment.astimezone(UTC)
 
 
-def _allows(signer: AllowedSigner, namespace: str, at: datetime) -> bool:
+def _refusal(signer: AllowedSigner, namespace: str, at: datetime) -> str | None:
+    """Why a line does not allow a signature of that time in that namespace; None if it does."""
     if not any(fnmatch.fnmatchcase(namespace, pattern) for pattern in signer.namespaces):
-        return False
+        return f"it is listed for {', '.join(signer.namespaces)} alone"
     after, before = signer.valid_after, signer.valid_before
-    return (after is None or at >= after) and (before is None or at < before)
+    if after is not None and at < after:
+        return f"it is valid from {after:%Y-%m-%d %H:%M}Z on, and signed at {at:%Y-%m-%d %H:%M}Z"
+    if before is not None and at >= before:
+        return f"it expired or was revoked at {before:%Y-%m-%d %H:%M}Z, and signed at {at:%Y-%m-%d %H:%M}Z"
+    return None
 
 
 def _signed(message: bytes, namespace: bytes, hash_name: bytes) -> bytes:
