@@ -64,8 +64,8 @@ def needed_by(entries: Sequence[Recorded], roots: Iterable[Artifact]) -> list[Ar
         inputs, outputs = recorded.entry.inputs, recorded.entry.outputs
         for edge in (*inputs, *outputs):
             places[edge.artifact.digest, edge.artifact.uri] = edge.artifact
-        if recorded.entry.kind == "stage" and not made(recorded):
-            continue
+        if (recorded.entry.kind == "stage" and not made(recorded)) or recorded.entry.kind in ("rollback", "deletion"):
+            continue  # a rollback takes one model for another, and makes neither
         verdict = [edge for edge in inputs if _examines(recorded, edge.role)]
         for edge in verdict:
             examined[edge.artifact.digest].append(recorded)

@@ -83,7 +83,7 @@ def recover(workspace: Workspace, name: str = "r1kit") -> list[str]:
     entries = ledger.entries()
     if any(holders(entries, family) for family in families(entries)):
         said += _take_back(workspace, entries, name)
-    return said + (project_aliases(workspace, name) if said else [])
+    return said + project_aliases(workspace, name)
 
 
 def finish(

@@ -77,7 +77,7 @@ class Recipe:
         scores += [{"id": f"g/{i}", "benchmark": "general", "score": preference + i / 100} for i in range(20)]
         figures = {"response_tokens": response_tokens, "format_rate": format_rate}
         benchmarks = {BENCHMARK: {"pass_at_1": {"value": correct}, **figures}, "general": {"pass_at_1": None}}
-        document = json.dumps({"benchmarks": benchmarks, "problems": scores})
+        document = json.dumps({"benchmarks": benchmarks, "problems": scores, "seconds": f"those of {self.run}"})
         result = artifact(self.root / f"{name}-evaluation.json", "evaluation", document)
         self.stage("evaluate", {"model": model}, {"evaluation": result}, instance=name)
         return result
