@@ -55,7 +55,10 @@ STAGES = (
     Stage("zero", _REASONING),
     Stage("reason", _REASONING),
     Stage("prefer", {**_REASONING, "preferences": "preferences.parquet", "helpful": "helpful", "harmless": "harmless"}),
-    Stage("cold_start", {**_REASONING, "chains": "chains.parquet", "zero": "model"}),
+    Stage(
+        "cold_start",
+        {**_REASONING, "chains": "chains.parquet", "zero": "model", "benchmarks": "benchmarks.parquet"},
+    ),
     Stage("reward_models", {"model": "model", "preferences": "preferences.parquet"}),
 )
 
@@ -101,6 +104,11 @@ def prepare(folder: Path) -> None:
         for number, word in enumerate(_WORDS)
     ]  # fmt: skip
     write_rows(folder / "problems.parquet", problems, Problem)
+    held_out = Problem(
+        id="held/1", source="hunt", licence="MIT", prompt="how many cats are in the box", verifier="math", answer="3",
+        benchmark="held",
+    )  # fmt: skip
+    write_rows(folder / "benchmarks.parquet", [held_out], Problem)
     write_rows(folder / "chains.parquet", chains, SftRow)
     write_rows(folder / "preferences.parquet", pairs, PreferencePair)
     model, tokenizer = small_model()

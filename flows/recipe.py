@@ -42,7 +42,7 @@ def follow(run: RecipeRun) -> None:
     zero = run.stage("zero", {"model": base["model"], "problems": problems})
     run.evaluate(zero, benchmarks)
 
-    chains = {"model": base["model"], "problems": problems, "chains": data["chains"]}
+    chains = {"model": base["model"], "problems": problems, "chains": data["chains"], "benchmarks": benchmarks}
     dev1 = run.stage("cold_start", chains, optional={"zero": zero["model"]})
     run.evaluate(dev1, benchmarks)
 

@@ -29,7 +29,7 @@ def run(context: StageContext) -> StageOutput:
         evaluation = evaluate(
             model,
             tokenizer,
-            [*read_rows(context.inputs["benchmarks"], Problem), *general],
+            [*(row for row in read_rows(context.inputs["benchmarks"], Problem) if row.verifier != "none"), *general],
             pool,
             context.config.evaluate,
             seed=context.seed,

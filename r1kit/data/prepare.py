@@ -13,7 +13,7 @@ from r1kit.data.decontaminate import BenchmarkIndex
 from r1kit.data.fetch import raw_file, sha256_of
 from r1kit.data.records import AnyRow, BadRow, Placed
 from r1kit.data.sift import Sieve, Sifted
-from r1kit.data.source import Source
+from r1kit.data.source import RawFile, Source
 from r1kit.data.table import SOURCES
 from r1kit.random import derive_seed
 from r1kit.rewards import VerifierPool
@@ -83,7 +83,7 @@ def prepare(
     """
     orders = _orders(config)
     needed = dict.fromkeys(file for order in orders for file in order.source.raw_files)
-    raw = {file.path: raw_file(file, config.mirror, cache_dir) for file in needed}
+    raw = {file.path: raw_file(file, config.mirror, cache_dir, config.checksums) for file in needed}
     index = BenchmarkIndex(_held_out(orders, raw))
     output.mkdir(parents=True, exist_ok=True)
     done: list[_Done] = []
@@ -104,7 +104,7 @@ def prepare(
         "format": FORMAT,
         "config": config.model_dump(mode="json", exclude={"mirror"}),
         "kinds": {kind: _file_facts(output / f"{kind}.parquet", ROW_TYPES[kind]) for kind in KINDS},
-        "sources": [_source_facts(result, raw) for result in done],
+        "sources": [_source_facts(result, raw, config) for result in done],
     }
     (output / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
@@ -185,14 +185,23 @@ def _file_facts(path: Path, kind: type[Row]) -> dict[str, Any]:
     }
 
 
-def _source_facts(result: _Done, raw: Mapping[str, Path]) -> dict[str, Any]:
+def _raw_facts(file: RawFile, path: Path, config: DataConfig) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "url": file.url,
+        "sha256": file.sha256 or config.checksums[file.path],
+        "bytes": path.stat().st_size,
+    }
+
+
+def _source_facts(result: _Done, raw: Mapping[str, Path], config: DataConfig) -> dict[str, Any]:
     """What the manifest says of a source of one kind."""
     order, sifted = result.order, result.sifted
     source, counts = order.source, sifted.counts()
     return {
         "kind": order.kind,
         "source": source.name,
-        "files": [asdict(file) | {"bytes": raw[file.path].stat().st_size} for file in source.raw_files],
+        "files": [_raw_facts(file, raw[file.path], config) for file in source.raw_files],
         "revision": source.revision,
         "licence": source.licence,
         "seed": order.seed if source.procedural else None,

@@ -28,6 +28,8 @@ class SetAside:
     """Name of the raw file, or of the source where rows are made."""
     row: int
     """From 1."""
+    id: str
+    """Empty where it did not become a row."""
     field: str
     value: str
     """What stands there, shortened."""
@@ -92,8 +94,8 @@ class Sieve:
                     self._remember(item.row)
                     result.rows.append(item.row)
                 else:
-                    place = item.file, item.row if isinstance(item, BadRow) else item.number
-                    result.set_aside.append(SetAside(self._kind, source, *place, *fault))
+                    name = item.row.id if isinstance(item, Placed) else ""
+                    result.set_aside.append(SetAside(self._kind, source, *_place(item), name, *fault))
         return result
 
     def _fault(self, item: Placed | BadRow, procedural: bool) -> tuple[str, str, str, Rule] | None:

@@ -43,9 +43,10 @@ def run(context: StageContext) -> StageOutput:
     base = stage("base", pretrain=data["pretrain"])["model"]
     judges = stage("reward_models", model=base, preferences=data["preferences"])
     zero = stage("zero", model=base, problems=data["problems"])["model"]
-    dev1 = stage("cold_start", model=base, problems=data["problems"], chains=data["chains"], zero=zero)["model"]
+    known = {"problems": data["problems"], "benchmarks": data["benchmarks"]}
+    dev1 = stage("cold_start", model=base, chains=data["chains"], zero=zero, **known)["model"]
     dev2 = stage("reason", model=dev1, problems=data["problems"])["model"]
-    curated = stage("reject", model=dev2, problems=data["problems"], benchmarks=data["benchmarks"])["curated"]
+    curated = stage("reject", model=dev2, **known)["curated"]
     taught = {"curated": curated, "instructions": data["instructions"]}
     dev3 = stage("refine", model=base, **taught)["model"]
     judged = {"preferences": data["preferences"], **judges}
