@@ -17,7 +17,7 @@ import yaml
 from tasks.artifacts import digest_bytes, digest_json
 from tasks.lineage import MODEL_NAMES
 from tasks.notes import StageNotes, finite, write_atomically
-from tasks.stage import StagePlan, StageResult
+from tasks.stage import StagePlan, StageResult, workdir_of
 from tasks.summary import (
     ModelSummary,
     Output,
@@ -91,7 +91,13 @@ class RunFolder:
         self._put(StageSummary(name=name, stage=stage, variant=variant, status="skipped", seconds=0.0, note=note))
 
     def fail(self, plan: StagePlan, error: str, seconds: float) -> None:
-        """A stage failed."""
+        """A stage failed; the verdict that it may have left says why."""
+        for role in COPIED_ROLES:
+            left = workdir_of(plan.key, self.workspace) / f"{role}.json"
+            if left.is_file():
+                folder = self.path / "stages" / plan.name
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(left, folder / left.name)
         inputs = {role: artifact.digest for role, artifact in plan.inputs.items()}
         self._put(
             StageSummary(
