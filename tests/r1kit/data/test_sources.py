@@ -7,7 +7,7 @@ import pytest
 
 from r1kit import chat
 from r1kit.data.records import Placed
-from r1kit.data.sift import Sieve
+from r1kit.data.sift import Sieve, Sifted
 from r1kit.data.table import SOURCES
 from r1kit.rewards import VerifierPool
 from r1kit.rows import PreferencePair, Problem, SftRow
@@ -125,8 +125,9 @@ def test_a_fault_that_no_test_finds_is_set_aside(pool: VerifierPool) -> None:
     killed = row.model_copy(
         update={"id": "d/2", "prompt": "!", "meta": json.dumps({"faulty": "def f(x):\n    return x + x"})}
     )
-    sifted = Sieve("problems", pool).sift("d", [Placed(row, "d", 1), Placed(killed, "d", 2)])
-    assert sifted.rows == [killed]
+    sifted = Sifted()
+    kept = Sieve("problems", pool).sift("d", [Placed(row, "d", 1), Placed(killed, "d", 2)], sifted)
+    assert list(kept) == [killed]
     assert [(aside.rule, aside.field) for aside in sifted.set_aside] == [("survivor", "meta")] and not sifted.num_faults
 
 
