@@ -15,7 +15,7 @@ from tasks import sshsig
 from tasks.approvals import approvals_of, approvers_file, submitters
 from tasks.artifacts import Artifact, fault, verify
 from tasks.evidence import extract_scores, is_exact, training_data
-from tasks.ledger import Entry, Ledger, Recorded, open_ledger
+from tasks.ledger import Entry, Ledger, LedgerBroken, Recorded, open_ledger
 from tasks.lineage import (
     ENVIRONMENTS,
     Ancestry,
@@ -220,7 +220,7 @@ def _reconcile(workspace: Workspace, ledger: Ledger, name: str) -> tuple[list[st
     if not versions(ledger.entries(), name) and not unfinished(ledger.entries()):
         return [], []
     repaired: list[str] = []
-    with contextlib.suppress(Busy), environment_lock(workspace):
+    with contextlib.suppress(Busy, LedgerBroken), environment_lock(workspace):
         repaired = recover(workspace, name) + project_aliases(workspace, name)
     return repaired, _anchor_problems(workspace, ledger.entries(), name)
 

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +184,7 @@ def _register(
 
 def _write_bundle(
     workspace: Workspace,
-    entries: list[Recorded],
+    entries: Sequence[Recorded],
     bundle: Path,
     evidence: dict[str, Any],
     examined: Artifact | None,
@@ -203,7 +204,9 @@ def _file(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
 
 
-def _registered_before(entries: list[Recorded], name: str, model_digest: str, document_digest: str) -> Recorded | None:
+def _registered_before(
+    entries: Sequence[Recorded], name: str, model_digest: str, document_digest: str
+) -> Recorded | None:
     for recorded in reversed(registrations(entries, name)):
         model = recorded.entry.output("model")
         same_evidence = recorded.entry.facts["evidence_document_digest"] == document_digest
