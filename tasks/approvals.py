@@ -88,7 +88,9 @@ def approve(
     ledger = open_ledger(workspace)
     entries = ledger.entries()
     model = _registered(workspace, entries, reference, name)
-    signers = sshsig.read_allowed_signers(approvers or approvers_file(workspace))
+    listed = approvers or approvers_file(workspace)
+    signers = sshsig.read_allowed_signers(listed)
+    listed_text = listed.read_bytes().decode()
     head = ledger.head()
     statement = {
         "statement": STATEMENT,
@@ -97,6 +99,7 @@ def approve(
         "evidence_digest": model.evidence.digest if model.evidence else "",
         "environment": to,
         "approver": approver,
+        "approvers_digest": digest_bytes(listed_text.encode()),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "ledger": {"sequence": head.sequence, "digest": head.digest},
     }
@@ -109,7 +112,8 @@ def approve(
         "key": sshsig.fingerprint(sshsig.wire_public_key(private_key.public_key())),
         "statement": message.decode(),
         "signature": signature,
-        "approvers_digest": digest_bytes((approvers or approvers_file(workspace)).read_bytes()),
+        "approvers_digest": statement["approvers_digest"],
+        "approvers": listed_text,  # the keys of this time, for whoever asks when the file has changed
     }
     entry = Entry(
         kind="approval",

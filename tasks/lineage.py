@@ -79,6 +79,14 @@ def title_of(job: str, instance: str) -> str:
     return f"{name}-{instance}" if instance else name
 
 
+def step_title(step: Recorded) -> str:
+    """`prefer → r1`, `evaluate[r1]`."""
+    entry = step.entry
+    name = model_name(entry) if entry.output("model") else ""
+    title = f"{entry.job}[{entry.instance}]" if entry.instance else entry.job
+    return f"{title} → {name}" if name and name != title else title
+
+
 def made(recorded: Recorded) -> bool:
     """Whether the entry is a stage that ended well, anew or from the cache."""
     return recorded.entry.kind == "stage" and recorded.entry.status in ("ran", "reused")
@@ -168,11 +176,17 @@ def registrations(entries: Sequence[Recorded], name: str) -> list[Recorded]:
 def versions(entries: Sequence[Recorded], name: str) -> list[Recorded]:
     """Every entry that made a version: registrations and completed promotions."""
     own = {f"{name}-{environment}" for environment in ENVIRONMENTS}
-    return [
-        r
-        for r in History.of(entries).of_kind("registration", "promotion")
-        if r.entry.status == "done" and r.entry.facts["name"] in own
-    ]
+    return [r for r in version_entries(entries) if r.entry.facts["name"] in own]
+
+
+def version_entries(entries: Sequence[Recorded]) -> list[Recorded]:
+    """Every entry that made a version of any registered model."""
+    return [r for r in History.of(entries).of_kind("registration", "promotion") if r.entry.status == "done"]
+
+
+def families(entries: Sequence[Recorded]) -> list[str]:
+    """What the registered models of the environments are called without the environment: `r1kit`."""
+    return sorted({family_of(str(r.entry.facts["name"]), "") for r in version_entries(entries)})
 
 
 def resolve_model(reference: str, workspace: Workspace, name: str = "r1kit") -> ResolvedModel:

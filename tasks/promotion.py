@@ -26,7 +26,7 @@ from tasks.lineage import (
     registered,
     resolve_model,
 )
-from tasks.register import Copies, copy_model, create_version, ensure_registered_model
+from tasks.register import ANCHOR_TAGS, Copies, anchor, copy_model, create_version, ensure_registered_model
 from tasks.signing import key_digest, signature_fault
 from tasks.store import fetch
 from tasks.tracking import client_of, open_run
@@ -162,7 +162,7 @@ def environment_lock(workspace: Workspace) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError("another promotion or rollback is under way here; try again when it is done") from None
+            raise Busy("another promotion or rollback is under way here; try again when it is done") from None
         yield
 
 
@@ -191,14 +191,15 @@ def recover(workspace: Workspace, name: str = "r1kit") -> list[str]:
 
 def project_aliases(workspace: Workspace, name: str = "r1kit") -> list[str]:
     """Set MLflow's aliases `current` and `previous` to what the ledger says; says what had to change."""
-    client, entries = client_of(workspace), open_ledger(workspace).entries()
-    said = []
+    client, ledger = client_of(workspace), open_ledger(workspace)
+    entries, head, said = ledger.entries(), ledger.head(), []
     for environment in PROMOTED:
         full_name, stack = f"{name}-{environment}", history(entries, name, environment)
         if not stack:
             continue
         ensure_registered_model(client, full_name)
-        aliases = dict(client.get_registered_model(full_name).aliases)
+        model = client.get_registered_model(full_name)
+        aliases = dict(model.aliases)
         for alias, place in (("current", 1), ("previous", 2)):
             wanted = stack[-place].entry.facts["version"] if len(stack) >= place else None
             found = aliases.get(alias)
@@ -209,7 +210,17 @@ def project_aliases(workspace: Workspace, name: str = "r1kit") -> list[str]:
             else:
                 continue
             said.append(f"{full_name}@{alias} was {found or 'unset'}, is {wanted or 'unset'} by the ledger")
+        if not _is_anchored(model, entries, full_name):
+            anchor(client, full_name, head)
     return said
+
+
+def _is_anchored(model: Any, entries: Sequence[Recorded], full_name: str) -> bool:
+    """Whether the registered model remembers its last promotion or rollback, or an entry after it."""
+    sequence, digest = (model.tags.get(tag) for tag in ANCHOR_TAGS)
+    known = {str(r.sequence): r.digest for r in entries}
+    events = [r for r in entries if r.entry.status == "done" and r.entry.facts.get("name") == full_name]
+    return digest is not None and known.get(sequence) == digest and int(sequence) >= events[-1].sequence
 
 
 def _question(

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 SIGNATURE_FILE = "model.sig"
+ANCHOR_TAGS = ("r1kit.ledger_sequence", "r1kit.ledger_digest")
+"""Tags that name the ledger's last entry: outside it, so that an audit notices where it was cut off."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +121,19 @@ def create_version(
     client = client_of(workspace)
     full_name = f"{name}-{environment}"
     ensure_registered_model(client, full_name)
-    anchor = {"r1kit.ledger_sequence": str(head.sequence), "r1kit.ledger_digest": head.digest}
-    version = client.create_model_version(full_name, f"runs:/{run.run_id}/model", run.run_id, tags={**tags, **anchor})
+    tags = {**tags, **_anchor_tags(head)}
+    version = client.create_model_version(full_name, f"runs:/{run.run_id}/model", run.run_id, tags=tags)
     return str(version.version)
+
+
+def anchor(client: "MlflowClient", full_name: str, head: Head) -> None:
+    """Have a registered model remember the ledger's last entry, once an entry about it is written."""
+    for tag, value in _anchor_tags(head).items():
+        client.set_registered_model_tag(full_name, tag, value)
+
+
+def _anchor_tags(head: Head) -> dict[str, str]:
+    return dict(zip(ANCHOR_TAGS, (str(head.sequence), head.digest), strict=True))
 
 
 def ensure_registered_model(client: "MlflowClient", full_name: str) -> None:
@@ -179,7 +191,9 @@ def _register(
             "mlflow_run_id": tracked.run_id,
         },
     )
-    return ledger.append(entry)
+    recorded = ledger.append(entry)
+    anchor(client_of(workspace), f"{name}-candidate", Head(recorded.sequence, recorded.digest))
+    return recorded
 
 
 def _write_bundle(

@@ -51,13 +51,19 @@ def fetch(artifact: Artifact, workspace: Workspace) -> Path:
     return cached
 
 
-def _download(artifact: Artifact, destination: Path, workspace: Workspace) -> None:
+def download(artifact: Artifact, directory: Path, workspace: Workspace) -> Path:
+    """Fetch a remote artifact into a directory as it lies in its store now, unchecked. Raises what the store raises."""
     client_of(workspace)  # sets MLflow's environment before the import below
     from mlflow.artifacts import download_artifacts
 
+    place = download_artifacts(artifact_uri=artifact.uri, dst_path=str(directory), tracking_uri=workspace.mlflow_uri)
+    return Path(place)
+
+
+def _download(artifact: Artifact, destination: Path, workspace: Workspace) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
-        got = Path(download_artifacts(artifact_uri=artifact.uri, dst_path=scratch, tracking_uri=workspace.mlflow_uri))
+        got = download(artifact, Path(scratch), workspace)
         found = digest_directory(got)
         if found != artifact.digest:
             raise ValueError(f"{artifact.uri} was altered: {found[:19]}…, not {artifact.digest[:19]}…")

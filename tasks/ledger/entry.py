@@ -18,9 +18,10 @@ from pydantic import Field, ValidationError
 from r1kit import __version__
 from r1kit.schema import Section
 from tasks.artifacts import Artifact, canonical_json, digest_bytes
+from tasks.hardware import hardware
 from tasks.workspace import REPOSITORY
 
-EntryKind = Literal["stage", "registration", "approval", "promotion", "rollback", "deletion"]
+EntryKind = Literal["stage", "run", "registration", "approval", "promotion", "rollback", "deletion"]
 """Validations and evaluations are stages."""
 Status = Literal["ran", "reused", "failed", "done", "intended", "undone"]
 
@@ -136,13 +137,14 @@ def stage_entry(
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """What the code ran in: lock digest, git commit (with `+changes`), Python, machine."""
+    """What the code ran in: lock digest, git commit (with `+changes`), Python, machine, its processor and GPUs."""
     lock = REPOSITORY / "requirements.lock"
     return {
         "lock_digest": digest_bytes(lock.read_bytes()) if lock.is_file() else "",
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
+        **hardware(),
     }
 
 

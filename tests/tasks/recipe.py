@@ -72,6 +72,9 @@ class Recipe:
         self, correct: float = 0.8, *, weights: str = "r1", validated: bool = True, preference: float = 0.0
     ) -> Artifact:
         """The whole of it; the model r1 comes back."""
+        settings = self.workspace.runs_dir / self.run / "resolved.yaml"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text("name: r1kit\n")
         problems = artifact(self.root / "problems.parquet", "problems", "problems")
         verdict = artifact(self.root / "validation.json", "validation", "{}")
         self.stage("data", {}, {"problems": problems})

@@ -1,0 +1,255 @@
+"""MLflow beside the ledger: registered models, versions, tags, aliases and tracked runs, each difference named.
+
+The ledger leads: what MLflow says otherwise is a difference. Only what a killed promotion left is put right.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.audit.people import title_of
+from tasks.ledger import Recorded, open_ledger
+from tasks.lineage import ENVIRONMENTS, history, versions
+from tasks.promotion import PROMOTED, Busy, environment_lock, project_aliases, recover, unfinished
+from tasks.register import ANCHOR_TAGS, anchor
+from tasks.stage import flat
+from tasks.tracking import KEY_TAG, MAX_PARAM_CHARACTERS, client_of
+from tasks.workspace import Workspace
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+PREFIX = "r1kit."
+_PAGE = 1000
+
+
+def reconcile(workspace: Workspace, name: str) -> tuple[list[str], list[str]]:
+    """Compare a family's registered models with the ledger, then finish what was cut off and put aliases right.
+
+    Returns:
+        What was put right, and every difference that was found before it was.
+    """
+    ledger = open_ledger(workspace)
+    entries = ledger.entries()
+    if not versions(entries, name) and not _unfinished(entries, name):
+        return [], []
+    repaired: list[str] = []
+    try:
+        with environment_lock(workspace):
+            if _unfinished(entries, name):
+                repaired = recover(workspace, name)
+            problems = registry_faults(workspace, ledger.entries(), name)
+            repaired += project_aliases(workspace, name)
+            _anchor_candidates(workspace, ledger.entries(), name)
+    except Busy:
+        problems = []  # what is being changed cannot be compared; the next audit can
+    return repaired, problems
+
+
+def registry_faults(workspace: Workspace, entries: Sequence[Recorded], name: str) -> list[str]:
+    """Every difference between a family's registered models in MLflow and the ledger, one sentence each."""
+    client = client_of(workspace)
+    problems: list[str] = []
+    for environment in ENVIRONMENTS:
+        full_name = f"{name}-{environment}"
+        made = {title_of(r): r for r in versions(entries, name) if r.entry.facts["name"] == full_name}
+        model = _registered_model(client, full_name)
+        if model is None:
+            problems += [f"the registered model {full_name} is gone from MLflow"] if made else []
+            continue
+        found = {f"{v.name}/{v.version}": v for v in client.search_model_versions(f"name = '{full_name}'")}
+        problems += [f"{title} is in the ledger but not in MLflow" for title in made.keys() - found.keys()]
+        known = {str(r.sequence): r.digest for r in entries}
+        for title, version in found.items():
+            problems += _anchor_faults(title, version.tags, known)
+            if title in made:
+                problems += _version_faults(title, version, made[title])
+            else:
+                problems.append(f"{title} is in the registry but not in the ledger")
+        problems += _model_faults(full_name, model, entries, known, name, environment)
+    return problems
+
+
+def _registered_model(client: "MlflowClient", full_name: str) -> Any | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_registered_model(full_name)
+    except MlflowException:
+        return None
+
+
+def _anchor_faults(title: str, tags: Mapping[str, str], known: Mapping[str, str]) -> Iterator[str]:
+    """Anchors name ledger entries that are no longer there: the ledger was cut off or rewritten."""
+    sequence, digest = (tags.get(tag, "") for tag in ANCHOR_TAGS)
+    if sequence == "0":
+        return  # made before the first entry
+    if known.get(sequence) != digest or not digest:
+        yield f"{title} was made after ledger entry {sequence or '(its tag is gone)'}, which is gone or altered"
+
+
+def _version_faults(title: str, version: Any, recorded: Recorded) -> Iterator[str]:
+    entry, facts = recorded.entry, recorded.entry.facts
+    parts = {edge.role: edge.artifact for edge in entry.outputs}
+    expected = {"r1kit.model": str(facts["model"]), "r1kit.model_digest": parts["model"].digest}
+    if entry.kind == "registration":
+        expected |= {
+            "r1kit.evidence_digest": str(facts["evidence_document_digest"]),
+            "r1kit.submitter": str(facts["submitter"]),
+            "r1kit.run": entry.run,
+        }
+    else:
+        expected |= {
+            "r1kit.evidence_digest": str(facts["evidence_digest"]),
+            "r1kit.intent": str(facts["intent"]),
+            "r1kit.source": str(facts["source"]),
+        } | {f"r1kit.{role}": artifact.model_dump_json() for role, artifact in parts.items()}
+    yield from _tag_faults(title, version.tags, expected, ANCHOR_TAGS)
+    if version.run_id != facts["mlflow_run_id"]:
+        yield f"{title} belongs to MLflow run {version.run_id}, the ledger says {facts['mlflow_run_id']}"
+    if version.source != f"runs:/{facts['mlflow_run_id']}/model":
+        yield f"{title} has the source {version.source}, not the copy of its run"
+
+
+def _tag_faults(
+    title: str, tags: Mapping[str, str], expected: Mapping[str, str], others: Sequence[str] = ()
+) -> Iterator[str]:
+    for tag, value in expected.items():
+        if tag not in tags:
+            yield f"{title}: the tag {tag} is gone, the ledger says {value!r}"
+        elif tags[tag] != value:
+            yield f"{title}: the tag {tag} is {tags[tag]!r}, the ledger says {value!r}"
+    for tag in tags:
+        if tag.startswith(PREFIX) and tag not in expected and tag not in others:
+            yield f"{title}: the tag {tag} is {tags[tag]!r}, of which the ledger knows nothing"
+
+
+def _model_faults(
+    full_name: str, model: Any, entries: Sequence[Recorded], known: Mapping[str, str], name: str, environment: str
+) -> Iterator[str]:
+    """Aliases follow the ledger; the registered model remembers how far."""
+    tags, aliases = dict(model.tags), {alias: str(version) for alias, version in dict(model.aliases).items()}
+    sequence, digest = (tags.get(tag) for tag in ANCHOR_TAGS)
+    events = _events(entries, full_name)
+    wanted = _wanted(history(entries, name, environment)) if environment in PROMOTED else {}
+    pending = environment in PROMOTED and _pending(sequence, events)
+    lagging = pending and aliases == _wanted(history(_before(entries, events[-1]), name, environment))
+    if events and not lagging and (sequence is None or digest is None):
+        gone = " and ".join(tag for tag in ANCHOR_TAGS if tag not in tags)
+        yield f"{full_name}: the tag {gone} is gone, by which it remembers the ledger"
+    elif sequence is not None and known.get(sequence) != digest:
+        yield f"{full_name} was last changed after ledger entry {sequence}, which is gone or altered"
+    if lagging:
+        return
+    for alias in sorted(wanted.keys() | aliases.keys()):
+        if wanted.get(alias) != aliases.get(alias):
+            yield (
+                f"{full_name}@{alias} is {aliases.get(alias, 'unset')} in MLflow, "
+                f"but {wanted.get(alias, 'unset')} by the ledger"
+            )
+
+
+def _events(entries: Sequence[Recorded], full_name: str) -> list[Recorded]:
+    """What changed a registered model, oldest first."""
+    kinds = ("registration", "promotion", "rollback")
+    return [
+        r
+        for r in entries
+        if r.entry.kind in kinds and r.entry.status == "done" and r.entry.facts.get("name") == full_name
+    ]
+
+
+def _pending(sequence: str | None, events: Sequence[Recorded]) -> bool:
+    """Whether the last promotion or rollback was cut off before the aliases followed it."""
+    if not events:
+        return False
+    if sequence is None:
+        return len(events) == 1
+    return sequence.isdigit() and int(sequence) < events[-1].sequence
+
+
+def _before(entries: Sequence[Recorded], event: Recorded) -> list[Recorded]:
+    return [r for r in entries if r.sequence < event.sequence]
+
+
+def _wanted(stack: Sequence[Recorded]) -> dict[str, str]:
+    """The aliases that an environment's promotions in force ask for."""
+    places = (("current", 1), ("previous", 2))
+    return {alias: str(stack[-place].entry.facts["version"]) for alias, place in places if len(stack) >= place}
+
+
+def _unfinished(entries: Sequence[Recorded], name: str) -> list[Recorded]:
+    own = {f"{name}-{environment}" for environment in ENVIRONMENTS}
+    return [r for r in unfinished(entries) if r.entry.facts.get("name") in own]
+
+
+def _anchor_candidates(workspace: Workspace, entries: Sequence[Recorded], name: str) -> None:
+    """Have the candidates' model remember the ledger again, where a kill or somebody took that."""
+    full_name, client = f"{name}-candidate", client_of(workspace)
+    model = _registered_model(client, full_name)
+    if model is not None and _events(entries, full_name) and ANCHOR_TAGS[0] not in model.tags:
+        anchor(client, full_name, open_ledger(workspace).head())
+
+
+def run_faults(workspace: Workspace, entries: Sequence[Recorded]) -> tuple[list[str], int]:
+    """Every difference between the tracked runs in MLflow and the ledger, and how many runs there are."""
+    runs = {run.info.run_id: run for run in _all_runs(client_of(workspace))}
+    problems: list[str] = []
+    keys = {str(r.entry.facts.get("key")) for r in entries if r.entry.kind == "stage" and r.entry.status == "ran"}
+    named: set[str] = set()
+    for recorded in entries:
+        entry, run_id = recorded.entry, str(recorded.entry.facts.get("mlflow_run_id", ""))
+        if not run_id or entry.status not in ("ran", "failed", "done") or entry.kind == "rollback":
+            continue
+        title = f"the MLflow run {run_id} of ledger entry {recorded.sequence} ({entry.job})"
+        named.add(run_id)
+        if run_id not in runs:
+            problems.append(f"{title} is gone")
+        else:
+            problems += _tracked_faults(title, runs[run_id], recorded)
+    for run_id, run in runs.items():
+        stage, key = run.data.tags.get("r1kit.stage", ""), run.data.tags.get(KEY_TAG)
+        if run_id not in named and run.info.status == "FINISHED" and key and key not in keys:
+            problems.append(f"the MLflow run {run_id} of {stage} ended well, but the ledger knows nothing of it")
+    return problems, len(runs)
+
+
+def _all_runs(client: "MlflowClient") -> Iterator[Any]:
+    from mlflow.entities import ViewType
+
+    homes = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
+    token = None
+    while homes:
+        page = client.search_runs(homes, run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _tracked_faults(title: str, run: Any, recorded: Recorded) -> Iterator[str]:
+    entry, facts, tags = recorded.entry, recorded.entry.facts, run.data.tags
+    if run.info.lifecycle_stage != "active":
+        yield f"{title} was deleted"
+    wanted = "FAILED" if entry.status == "failed" else "FINISHED"
+    if run.info.status != wanted:
+        yield f"{title} is {run.info.status}, not {wanted}"
+    if entry.kind != "stage":
+        return
+    expected = {
+        KEY_TAG: str(facts.get("key")),
+        "r1kit.stage": f"{entry.job}-{entry.instance}" if entry.instance else entry.job,
+        "r1kit.code_digest": str(facts.get("code_digest")),
+        "r1kit.variant": entry.instance,
+    }
+    yield from _tag_faults(title, {"r1kit.variant": "", **tags}, expected, ("r1kit.run",))
+    if "r1kit.run" not in tags:
+        yield f"{title}: the tag r1kit.run is gone"
+    settings = {name: str(value)[:MAX_PARAM_CHARACTERS] for name, value in flat(facts.get("config", {})).items()}
+    for name in sorted(settings.keys() | run.data.params.keys()):
+        said, known = run.data.params.get(name), settings.get(name)
+        if said != known:
+            yield f"{title}: the parameter {name} is {said!r}, the ledger says {known!r}"
+    for name, value in facts.get("metrics", {}).items():
+        found = run.data.metrics.get(f"final_{name}")
+        if entry.status == "ran" and isinstance(value, (int, float)) and found != float(value):
+            yield f"{title}: the metric final_{name} is {found}, the ledger says {value}"
