@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer._click.exceptions import ClickException
 
-from flows import cli_data, cli_models, cli_score, cli_service
+from flows import cli_data, cli_export, cli_models, cli_score, cli_service
 from flows.console import (
     PIPELINE,
     AsJson,
@@ -37,6 +37,7 @@ app = typer.Typer(
     "(or in R1_HOME); removing that is a full reset.",
 )
 cli_models.add_to(app)
+cli_export.add_to(app)
 cli_score.add_to(app)
 cli_data.add_to(app)
 cli_service.add_to(app)
