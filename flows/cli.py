@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from typer._click.exceptions import ClickException
 
-from flows import cli_audit, cli_data, cli_models, cli_score, cli_service, cli_trace
+from flows import cli_audit, cli_data, cli_export, cli_models, cli_score, cli_service, cli_trace
 from flows.console import (
     PIPELINE,
     AsJson,
@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 cli_models.add_to(app)
 cli_audit.add_to(app)
+cli_export.add_to(app)
 cli_score.add_to(app)
 cli_data.add_to(app)
 cli_trace.add_to(app)

@@ -203,7 +203,7 @@ class Ledger:
 
     def _read(self, number: int) -> Recorded:
         if number not in self._parsed:
-            content = self._content(number)
+            content = self.content(number)
             if content is None:
                 raise ValueError(f"{self.store.title('entries', number)} is gone; restore the ledger from a backup")
             self._parsed[number] = self._parse(content, number)
@@ -215,7 +215,8 @@ class Ledger:
         except ValueError as error:
             raise ValueError(str(error).replace(f"{number}", self.store.title("entries", number), 1)) from error
 
-    def _content(self, number: int) -> bytes | None:
+    def content(self, number: int) -> bytes | None:
+        """An entry's bytes as they were written; None where there is none."""
         kept = self._index.content(number) if self.store.remote else None
         return self.store.read("entries", number) if kept is None else kept
 
@@ -236,10 +237,10 @@ class Ledger:
         before, faults = last_checkpoint(self.store, self._notary, known)
         packs = list(before.packs) if before else []
         start = len(packs) * EVERY
-        chain = Chain(Head(start, digest_bytes(self._content(start) or b"") if start else GENESIS))
+        chain = Chain(Head(start, digest_bytes(self.content(start) or b"") if start else GENESIS))
         contents: dict[int, bytes] = {}
         for number in range(start + 1, head.sequence + 1):
-            content = self._content(number)
+            content = self.content(number)
             chain.feed(number, content, self.store)
             contents[number] = content or b""
         chain.digests[start] = chain.after.digest

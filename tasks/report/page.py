@@ -93,7 +93,7 @@ def render(run: Run) -> str:
         validation=_validation(run),
         reward_models=reward_model_figures(run),
         stages=list(_stage_rows(run)),
-        lineage=lineage(run),
+        lineage=lineage(run.stages),
     )
 
 
