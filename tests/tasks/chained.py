@@ -41,7 +41,10 @@ def run(context: StageContext) -> StageOutput:
 
     data = context.inputs
     base = stage("base", pretrain=data["pretrain"])["model"]
-    judges = stage("reward_models", model=base, preferences=data["preferences"])
+    judges = {
+        kind: stage("reward_models", kind, model=base, preferences=data["preferences"])["reward_model"]
+        for kind in ("helpful", "harmless")
+    }
     zero = stage("zero", model=base, problems=data["problems"])["model"]
     known = {"problems": data["problems"], "benchmarks": data["benchmarks"]}
     dev1 = stage("cold_start", model=base, chains=data["chains"], zero=zero, **known)["model"]
@@ -50,7 +53,7 @@ def run(context: StageContext) -> StageOutput:
     taught = {"curated": curated, "instructions": data["instructions"]}
     dev3 = stage("refine", model=base, **taught)["model"]
     judged = {"preferences": data["preferences"], **judges}
-    r1 = stage("prefer", model=dev3, problems=data["problems"], **judged)["model"]
+    r1 = stage("prefer", model=dev3, problems=data["problems"], benchmarks=data["benchmarks"], **judged)["model"]
     student = stage("distill", "half", pretrain=data["pretrain"], **taught)["base"]
     stage("rl_student", "half", model=student, problems=data["problems"], **taught)
     stage("evaluate", "r1", model=r1, benchmarks=data["benchmarks"], **judged)
