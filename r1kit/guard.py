@@ -7,7 +7,7 @@ by prompt. All of it is a function of the weights at those steps, so that a resu
 import math
 from collections.abc import Iterator, Sequence
 from statistics import NormalDist
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -76,7 +76,7 @@ class Guard(Section):
         if self.first is None:
             return self.model_copy(update={"first": found, "good_step": found.step})
         newest = (*self.newest, found)[-config.window :]
-        update = {"newest": newest}
+        update: dict[str, Any] = {"newest": newest}
         rise = _differences([m.preference for m in newest], self.first.preference)
         fall = _differences([m.accuracy for m in newest], self.first.accuracy)
         if sum(fall) >= 0:
