@@ -45,10 +45,11 @@ class JudgedPair:
 
 @dataclass(frozen=True)
 class Assessment:
-    """The figures, and the bins of the calibration plot."""
+    """The figures, the bins of the calibration plot, and the scores that they are of."""
 
     metrics: dict[str, float]
     calibration: tuple[CalibrationBin, ...]
+    pairs: tuple[JudgedPair, ...]
 
 
 def assess(pairs: Sequence[JudgedPair], *, pairwise: bool) -> Assessment:
@@ -89,7 +90,7 @@ def assess(pairs: Sequence[JudgedPair], *, pairwise: bool) -> Assessment:
     }
     if not pairwise:
         metrics["accuracy"] = float(((log_odds > 0) == (target > 0.5)).double().mean())
-    return Assessment(metrics | _length(pairs, right), calibration_bins(probabilities, outcomes))
+    return Assessment(metrics | _length(pairs, right), calibration_bins(probabilities, outcomes), tuple(pairs))
 
 
 def _length(pairs: Sequence[JudgedPair], right: Sequence[float]) -> dict[str, float]:

@@ -27,16 +27,17 @@ def run(context: StageContext) -> StageOutput:
     metrics: dict[str, float] = {}
 
     def stage(name: str, variant: str = "", /, **inputs: Path) -> Mapping[str, Path]:
-        workdir = context.workdir / name
-        workdir.mkdir(exist_ok=True)
+        place = "/".join(filter(None, (name, variant)))
+        workdir = context.workdir / place
+        workdir.mkdir(parents=True, exist_ok=True)
         given = dataclasses.replace(
             context, name=name, variant=variant, config=config, workdir=workdir, inputs=inputs,
             digests=dict.fromkeys(inputs, "sha256:0"),
         )  # fmt: skip
         output = body_of(name).run(given)
         parallel.exchange(None)  # what rank 0 wrote is there for all, as it is between stages that are started singly
-        outputs.update({f"{name}/{role}": made for role, made in output.outputs.items()})
-        metrics.update({f"{name}/{metric}": float(value) for metric, value in output.metrics.items()})
+        outputs.update({f"{place}/{role}": made for role, made in output.outputs.items()})
+        metrics.update({f"{place}/{metric}": float(value) for metric, value in output.metrics.items()})
         return {role: path for role, (_, path) in output.outputs.items()}
 
     data = context.inputs
