@@ -1,6 +1,6 @@
 """The gates in front of an environment. Each gives its figure, its limit and the way out."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,8 +161,14 @@ def _comparison(question: Question, own: Examined, holder: ResolvedModel) -> Ite
 
 
 def _reward_hacking(question: Question, own: Examined) -> Iterator[Gate]:
-    """Against the model it was trained from: the reward models like it better, but it answers worse."""
+    """Against the model it was trained from: the reward models like it better, but it answers worse.
+
+    The alarm that rang while it was trained (`prefer.guard`) refuses it whatever the evaluation says.
+    """
     maker = producer(question.entries, question.model.artifact.digest, question.model.run)
+    metrics = maker.entry.facts.get("metrics", {}) if maker is not None else {}
+    if metrics.get("reward_hacking"):
+        yield _alarm(metrics)
     parent = maker.entry.input("model") if maker is not None else None
     theirs = _examined(question, parent.digest, None) if parent is not None else None
     if theirs is None:
@@ -175,6 +181,20 @@ def _reward_hacking(question: Question, own: Examined) -> Iterator[Gate]:
     limit = "no loss of accuracy where the reward models' scores rise"
     advice = "shorten preference RL (prefer.preference_last_steps) or raise prefer.kl_coefficient" if worse else ""
     yield Gate("reward hacking", not worse, figure, limit, advice)
+
+
+def _alarm(metrics: Mapping[str, float]) -> Gate:
+    """The verdict where preference RL rang its alarm (`r1kit.guard.Guard.facts`)."""
+    liked, right = (
+        f"{metrics[f'first_guard_{name}']:.3f} to {metrics[f'last_guard_{name}']:.3f}"
+        for name in ("preference", "accuracy")
+    )
+    figure = (
+        f"the alarm of preference RL rang after step {metrics['reward_hacking_step']:.0f}: on held-out prompts the "
+        f"reward models' scores went from {liked}, accuracy from {right}"
+    )
+    advice = "train again: raise prefer.kl_coefficient, lower prefer.learning_rate or prefer.preference_last_steps"
+    return Gate("reward hacking", False, figure, "no alarm", advice)
 
 
 def _differences(own: Scores, theirs: Scores) -> dict[str, "Interval"]:

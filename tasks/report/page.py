@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from r1kit.data.config import KINDS
 from tasks.report import words
-from tasks.report.charts import Dot, compact, dot_plot, line_chart
+from tasks.report.charts import Bin, Dot, compact, dot_plot, line_chart, reliability_diagram
 from tasks.report.data_page import write_data_page
 from tasks.report.facts import STAGE_TITLES, STAGES, Curve, Run, model_title, read_run, stage_title
 from tasks.report.findings import findings, reward_model_figures, verdict
@@ -24,6 +24,8 @@ _CURVES: Mapping[str, tuple[str, bool]] = {
     "reward_format": ("Format", True),
     "reward_language": ("One language", True),
     "reward_preference": ("Preference score", True),
+    "guard_accuracy": ("Alarm: accuracy on held-out prompts", True),
+    "guard_preference": ("Alarm: preference score on held-out prompts", True),
     "loss": ("Loss", False),
     "agreement": ("Agreement with pairs", True),
     "kl": ("KL to the reference, nats", False),
@@ -92,6 +94,7 @@ def render(run: Run) -> str:
         transcripts=list(_transcripts(run)),
         validation=_validation(run),
         reward_models=reward_model_figures(run),
+        calibrations=list(_calibrations(run)),
         stages=list(_stage_rows(run)),
         lineage=lineage(run.stages),
     )
@@ -224,6 +227,26 @@ def validated_files(run: Run) -> list[dict[str, Any]]:
 def data_page_name(kind: str) -> str:
     """The file of a data set's own page."""
     return f"data-{kind}.html"
+
+
+def _calibrations(run: Run) -> Iterator[tuple[str, str, Markup]]:
+    """Title, calibration error and reliability diagram of each reward model."""
+    figures = reward_model_figures(run)
+    for kind, found in run.calibrations.items():
+        bins = [_bin(bin_) for bin_ in found]
+        error = words.percent(figures.get(kind, {}).get("calibration_error"))
+        predicted = "the first response preferred" if kind == "helpful" else "the response harmless"
+        label = f"Calibration of the {kind} reward model: predicted and actual share of {predicted}"
+        yield f"{kind}: {predicted}", f"calibration error {error}", reliability_diagram(bins, label)
+
+
+def _bin(bin_: Mapping[str, Any]) -> Bin:
+    happened = bin_["happened"]
+    note = (
+        f"{words.plural(bin_['count'], 'prediction')} of {words.percent(bin_['predicted'])}: "
+        f"{words.percent(happened['value'])} came true, 95 % interval {words.interval(happened)}"
+    )
+    return Bin(bin_["predicted"], happened["value"], happened["low"], happened["high"], bin_["count"], note)
 
 
 def _validation(run: Run) -> dict[str, Any] | None:

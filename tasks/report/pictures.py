@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from tasks.report.charts import box, circle, path, svg, text
 from tasks.report.facts import MADE_BY, STAGE_TITLES, STAGES, Run, model_place, model_title
+from tasks.report.findings import reward_model_figures
 from tasks.report.words import duration, percent, plural, short
 from tasks.summary import StageSummary
 
@@ -106,9 +107,8 @@ def key_figure(run: Run, name: str, stages: Sequence[StageSummary]) -> str:
         return f"pass@1 {percent(overall['pass_at_1']['value'])}"
     if name == "distill":
         return plural(sum(stage.status != "skipped" for stage in stages), "student")
-    if name == "reward_models" and "helpful_agreement" in metrics:
-        shares = [metrics[key] for key in ("helpful_agreement", "harmless_agreement") if key in metrics]
-        return "agree " + " · ".join(percent(share, 0) for share in shares)
+    if name == "reward_models" and (figures := reward_model_figures(run)):
+        return "agree " + " · ".join(percent(own["agreement"], 0) for own in figures.values())
     if "quarantined" in metrics:
         return f"{metrics['quarantined']:,.0f} quarantined"
     return plural(int(metrics["rows"]), "row") if "rows" in metrics else ""
@@ -194,7 +194,7 @@ def artifact_label(stage: StageSummary, role: str) -> str:
     if role == "model":
         made = MADE_BY.get(stage.stage) or stage.name
         return f"{model_title(made)} model"
+    if role == "reward_model":
+        return f"{stage.variant} reward model"
     name = role.replace("_", " ")
-    if stage.variant:
-        return f"{name} of {model_title(stage.variant)}"
-    return f"{name} reward model" if stage.stage == "reward_models" else name
+    return f"{name} of {model_title(stage.variant)}" if stage.variant else name

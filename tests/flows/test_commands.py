@@ -145,7 +145,8 @@ def test_audit_goes_back_to_base(whole: WholeRun) -> None:
         "data", "base", "zero", "cold_start", "reason", "reject", "refine", "reward_models", "prefer",
     }  # fmt: skip
     for step in report["steps"]:
-        assert step["code_digest"] == stages(summary)[step["stage"]]["code_digest"] and step["faults"] == []
+        name = "-".join(filter(None, (step["stage"], step["instance"])))
+        assert step["code_digest"] == stages(summary)[name]["code_digest"] and step["faults"] == []
     shown = whole.copy.r1("audit", FIRST)
     assert shown.code == 0 and "sound" in shown.out and made["chains"][:19] in shown.out
 

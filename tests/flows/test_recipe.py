@@ -21,7 +21,7 @@ from tests.flows.copies import MODELS, RECIPE, digests, stages, with_status
 
 pytestmark = pytest.mark.timeout(600)
 
-BEFORE_REASON = {"data", "validate", "base", "reward_models", "zero", "cold_start"}
+BEFORE_REASON = {"data", "validate", "base", "reward_models-helpful", "reward_models-harmless", "zero", "cold_start"}
 BEFORE_REASON |= {"evaluate-base", "evaluate-zero", "evaluate-dev1"}
 
 

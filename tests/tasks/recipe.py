@@ -69,9 +69,15 @@ class Recipe:
         return result
 
     def make(
-        self, correct: float = 0.8, *, weights: str = "r1", validated: bool = True, preference: float = 0.0
+        self,
+        correct: float = 0.8,
+        *,
+        weights: str = "r1",
+        validated: bool = True,
+        preference: float = 0.0,
+        metrics: Mapping[str, float] | None = None,
     ) -> Artifact:
-        """The whole of it; the model r1 comes back."""
+        """The whole of it; the model r1 comes back. `metrics` are those of its last training."""
         settings = self.workspace.runs_dir / self.run / "resolved.yaml"
         settings.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text("name: r1kit\n")
@@ -83,7 +89,7 @@ class Recipe:
         base = artifact(self.root / "base", "model", "base")
         model = artifact(self.root / "r1", "model", weights)
         self.stage("base", {}, {"model": base})
-        self.stage("prefer", {"model": base, "problems": problems}, {"model": model})
+        self.stage("prefer", {"model": base, "problems": problems}, {"model": model}, metrics=metrics)
         self.evaluate(base, 0.5, "base")
         self.evaluate(model, correct, preference=preference)
         return model
