@@ -5,6 +5,6 @@ from tasks.ledger.entry import GENESIS, Edge, Entry, EntryKind, Head, Recorded, 
 from tasks.ledger.index import History
 
 __all__ = [
-    "GENESIS", "Edge", "Entry", "EntryKind", "Head", "History", "Ledger", "LedgerBroken", "LedgerMoved", "Recorded", "Status",
-    "environment", "open_ledger", "stage_entry",
+    "GENESIS", "Edge", "Entry", "EntryKind", "Head", "History", "Ledger", "LedgerBroken", "LedgerMoved", "Recorded",
+    "Status", "environment", "open_ledger", "stage_entry",
 ]  # fmt: skip
