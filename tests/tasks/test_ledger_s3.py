@@ -106,6 +106,32 @@ def test_what_is_known_is_not_asked_for_again(shared: Workspace, s3_server: S3Se
     assert any("00000002.json cannot be read" in f for f in Ledger(S3Store(f"s3://{bucket}/team/ledger")).verify())
 
 
+def test_a_long_ledger_comes_in_packs(
+    shared: Workspace, s3_server: S3Server, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A workspace that sees it for the first time reads signed packs, and does not believe an altered one."""
+    monkeypatch.setattr("tasks.ledger.checkpoint.EVERY", 10)
+    for module in ("chain", "proof"):
+        monkeypatch.setattr(f"tasks.ledger.{module}.EVERY", 10)
+    for _ in range(21):
+        open_ledger(shared).append(NOTE)
+    before, client = list(open_ledger(shared).entries()), s3_server.client()
+    for number, content in ((1, b"altered"), (12, b"altered")):
+        client.put_object(Bucket=bucket, Key=f"team/ledger/entries/{number:08d}.json", Body=content)
+    for name in ("one", "two"):
+        fresh = Workspace(tmp_path / name)
+        shutil.copytree(shared.keys_dir, fresh.keys_dir)
+        if name == "two":
+            client.put_object(Bucket=bucket, Key="team/ledger/packs/00000010.jsonl", Body=b"altered\n" * 10)
+            with pytest.raises(ValueError, match=r"00000001\.json cannot be read"):
+                open_ledger(fresh).entries()
+        else:
+            assert list(open_ledger(fresh).entries()) == before
+    found = "\n".join(open_ledger(shared).verify())
+    assert "00000012.json cannot be read" in found and "ledger entry 12 was altered since" in found
+    assert "the pack of entries 1 to 10 (s3://" in found
+
+
 def test_a_lost_answer_does_not_double_an_entry(shared: Workspace, proxy: Proxy) -> None:
     open_ledger(shared).append(NOTE)
     proxy.lost_answers = 2
