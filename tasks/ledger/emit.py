@@ -77,10 +77,17 @@ class _Sender:
 
     def _tell(self, address: str, fault: str) -> None:
         """Once for each server; never its path, user or key, which may be secret."""
-        server = urlsplit(address).hostname or "the server that OPENLINEAGE_URL names"
+        server = _host(address) or "the server that OPENLINEAGE_URL names"
         if server not in self._told:
             self._told.add(server)
             LOG.warning("events do not reach %s: %s; the run goes on, the ledger has them", server, fault)
+
+
+def _host(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None
 
 
 def _opener() -> urllib.request.OpenerDirector:

@@ -110,7 +110,7 @@ class S3Store:
         return f"s3://{self.bucket}/{self._key(shelf, file_name(shelf, number))}"
 
     def _key(self, shelf: str, name: str) -> str:
-        return "/".join(part for part in (self.prefix, shelf, "") if part) + name
+        return f"{self.prefix}/{shelf}/{name}".lstrip("/")
 
     def _probe(self) -> None:
         """Have the store refuse to create an object twice, once a process. Raises StoreUnfit if it does not."""
