@@ -179,9 +179,14 @@ def versions(entries: Sequence[Recorded], name: str) -> list[Recorded]:
     return [r for r in version_entries(entries) if r.entry.facts["name"] in own]
 
 
+def of_kind(entries: Sequence[Recorded], *kinds: str) -> list[Recorded]:
+    """The entries of these kinds."""
+    return list(History.of(entries).of_kind(*kinds))
+
+
 def version_entries(entries: Sequence[Recorded]) -> list[Recorded]:
     """Every entry that made a version of any registered model."""
-    return [r for r in History.of(entries).of_kind("registration", "promotion") if r.entry.status == "done"]
+    return [r for r in of_kind(entries, "registration", "promotion") if r.entry.status == "done"]
 
 
 def families(entries: Sequence[Recorded]) -> list[str]:

@@ -31,7 +31,7 @@ def entry_faults(workspace: Workspace, entries: Sequence[Recorded], approvers: P
 
 def _clock_faults(entries: Sequence[Recorded]) -> Iterator[str]:
     """Times go forward, and none lies ahead of us."""
-    latest, latest_sequence = datetime.min.replace(tzinfo=UTC), 0
+    latest, latest_sequence = datetime.fromtimestamp(0, UTC), 0
     now = datetime.now(UTC)
     for recorded in entries:
         try:

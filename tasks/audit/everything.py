@@ -21,7 +21,8 @@ def audit_everything(workspace: Workspace, *, approvers: Path | None = None, roo
         root: Where dvc.lock and the prepared data lie.
     """
     ledger = open_ledger(workspace)
-    problems = list(ledger.verify())
+    broken = list(ledger.verify())
+    problems = list(broken)
     try:
         entries = ledger.entries()
     except ValueError as error:  # with an entry that cannot be read, nothing else can be compared
@@ -32,7 +33,7 @@ def audit_everything(workspace: Workspace, *, approvers: Path | None = None, roo
     signatures, pins = look_at_signatures(workspace, entries), look_at_pins(entries, root)
     repaired: list[str] = []
     for family in families(entries):
-        put_right, differences = reconcile(workspace, family)
+        put_right, differences = reconcile(workspace, family, whole=not broken)
         repaired, problems = repaired + put_right, problems + differences
     tracked_problems, tracked = run_faults(workspace, ledger.entries()) if entries else ([], 0)
     run_problems, run_notes, runs = look_at_runs(workspace, ledger.entries())

@@ -30,6 +30,7 @@ from tasks.lineage import (
     evaluation_of,
     family_of,
     history,
+    of_kind,
     origin,
     registered,
     resolve_model,
@@ -52,7 +53,7 @@ def audit(
     ledger, name = open_ledger(workspace), family_of(reference, name)
     problems, repaired = list(ledger.verify()), []
     if "altered" in asked:
-        repaired, differences = reconcile(workspace, name)
+        repaired, differences = reconcile(workspace, name, whole=not problems)
         problems += differences
     entries = ledger.entries()
     model = resolve_model(reference, workspace, name)
@@ -188,9 +189,9 @@ def _evaluation(workspace: Workspace, entries: Sequence[Recorded], model: Resolv
 def _places(entries: Sequence[Recorded], model: ResolvedModel) -> tuple[PlaceRecord, ...]:
     """Registered, promoted, rolled back: every event that names these bytes."""
     found = []
-    for recorded in entries:
+    for recorded in of_kind(entries, "registration", "promotion", "rollback"):
         entry, facts = recorded.entry, recorded.entry.facts
-        if entry.kind not in ("registration", "promotion", "rollback") or entry.status != "done":
+        if entry.status != "done":
             continue
         came, left = entry.output("model"), entry.input("model")
         title = f"{facts['name']}/{facts['version']}"

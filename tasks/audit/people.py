@@ -10,14 +10,17 @@ from tasks.approvals import approvals_of, approvers_file
 from tasks.artifacts import digest_bytes
 from tasks.audit.records import ApprovalRecord
 from tasks.ledger import Recorded
-from tasks.lineage import ResolvedModel, from_version, version_entries
+from tasks.lineage import ResolvedModel, from_version, of_kind, version_entries
 from tasks.sshsig import AllowedSigner
 from tasks.workspace import Workspace
+
+_SPEAKING = ("registration", "approval", "rollback")
+"""Kinds of entries that decide whether an approval counts."""
 
 
 def approvals(entries: Sequence[Recorded]) -> list[Recorded]:
     """Every approval in the ledger."""
-    return [r for r in entries if r.entry.kind == "approval"]
+    return of_kind(entries, "approval")
 
 
 def approval_record(
@@ -84,7 +87,7 @@ def _fault_then(
         return f"it stands beside {beside}, not beside the bytes of {_named(model)}"
     try:
         signers = _signers_then(workspace, facts, approvers)
-        before = [r for r in entries if r.sequence <= recorded.sequence]
+        before = [r for r in of_kind(entries, *_SPEAKING) if r.sequence <= recorded.sequence]
         checked = _checked(before, recorded, model, signers)
         key = sshsig.key_of(facts["signature"])
     except (ValueError, KeyError, TypeError) as error:

@@ -3,12 +3,13 @@
 The ledger leads: what MLflow says otherwise is a difference. Only what a killed promotion left is put right.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tasks.audit.people import title_of
 from tasks.ledger import Recorded, open_ledger
-from tasks.lineage import ENVIRONMENTS, history, versions
+from tasks.lineage import ENVIRONMENTS, history, of_kind, versions
 from tasks.promotion import PROMOTED, Busy, environment_lock, project_aliases, recover, unfinished
 from tasks.register import ANCHOR_TAGS, anchor
 from tasks.stage import flat
@@ -22,8 +23,32 @@ PREFIX = "r1kit."
 _PAGE = 1000
 
 
-def reconcile(workspace: Workspace, name: str) -> tuple[list[str], list[str]]:
+@dataclass(frozen=True)
+class Registry:
+    """What MLflow's registry holds."""
+
+    models: Mapping[str, Any]
+    """Full name → registered model."""
+    versions: Mapping[str, Any]
+    """`r1kit-staging/2` → version."""
+
+
+@dataclass
+class Differences:
+    """How the registry differs from the ledger, one sentence each."""
+
+    projected: list[str] = field(default_factory=list)
+    """In what follows the ledger and can be made to again: aliases, and tags that remember how far."""
+    others: list[str] = field(default_factory=list)
+
+
+def reconcile(workspace: Workspace, name: str, *, whole: bool = True) -> tuple[list[str], list[str]]:
     """Compare a family's registered models with the ledger, then finish what was cut off and put aliases right.
+
+    Nothing is put right where the ledger is not whole, or the registry lacks what it tells of: that is evidence.
+
+    Args:
+        whole: Whether the ledger's chain holds.
 
     Returns:
         What was put right, and every difference that was found before it was.
@@ -33,58 +58,84 @@ def reconcile(workspace: Workspace, name: str) -> tuple[list[str], list[str]]:
     if not versions(entries, name) and not _unfinished(entries, name):
         return [], []
     repaired: list[str] = []
+    differences = Differences()
     try:
         with environment_lock(workspace):
-            if _unfinished(entries, name):
+            registry = read_registry(client_of(workspace))
+            cut_off = list(_cut_off(registry, entries, name))
+            if whole and not cut_off and _unfinished(entries, name):
                 repaired = recover(workspace, name)
-            problems = registry_faults(workspace, ledger.entries(), name)
-            repaired += project_aliases(workspace, name)
-            _anchor_candidates(workspace, ledger.entries(), name)
+                registry, entries = read_registry(client_of(workspace)), ledger.entries()
+            differences = compare(registry, entries, name)
+            differences.others += cut_off
+            behind = any(_is_behind(registry.models.get(full_name), entries) for full_name in _names(name))
+            if whole and not differences.others and (differences.projected or behind):
+                repaired += project_aliases(workspace, name)
+                _anchor_candidates(registry, workspace, name)
     except Busy:
-        problems = []  # what is being changed cannot be compared; the next audit can
-    return repaired, problems
+        pass  # what is being changed cannot be compared; the next audit can
+    return repaired, [*differences.others, *differences.projected]
 
 
-def registry_faults(workspace: Workspace, entries: Sequence[Recorded], name: str) -> list[str]:
-    """Every difference between a family's registered models in MLflow and the ledger, one sentence each."""
-    client = client_of(workspace)
-    problems: list[str] = []
-    for environment in ENVIRONMENTS:
-        full_name = f"{name}-{environment}"
+def read_registry(client: "MlflowClient") -> Registry:
+    """All registered models and their versions."""
+    models = {m.name: m for m in _pages(lambda token: client.search_registered_models(page_token=token))}
+    found = _pages(lambda token: client.search_model_versions(page_token=token))
+    return Registry(models, {f"{v.name}/{v.version}": v for v in found})
+
+
+def compare(registry: Registry, entries: Sequence[Recorded], name: str) -> Differences:
+    """Every difference between a family's registered models in MLflow and the ledger."""
+    differences = Differences()
+    for full_name in _names(name):
         made = {title_of(r): r for r in versions(entries, name) if r.entry.facts["name"] == full_name}
-        model = _registered_model(client, full_name)
-        if model is None:
-            problems += [f"the registered model {full_name} is gone from MLflow"] if made else []
+        found = {title: v for title, v in registry.versions.items() if v.name == full_name}
+        if full_name not in registry.models:
+            differences.others += [f"the registered model {full_name} is gone from MLflow"] if made else []
             continue
-        found = {f"{v.name}/{v.version}": v for v in client.search_model_versions(f"name = '{full_name}'")}
-        problems += [f"{title} is in the ledger but not in MLflow" for title in made.keys() - found.keys()]
-        known = {str(r.sequence): r.digest for r in entries}
+        for title in made.keys() - found.keys():
+            differences.others.append(f"{title} is in the ledger but not in MLflow")
         for title, version in found.items():
-            problems += _anchor_faults(title, version.tags, known)
             if title in made:
-                problems += _version_faults(title, version, made[title])
+                differences.others += _version_faults(title, version, made[title])
             else:
-                problems.append(f"{title} is in the registry but not in the ledger")
-        problems += _model_faults(full_name, model, entries, known, name, environment)
-    return problems
+                differences.others.append(f"{title} is in the registry but not in the ledger")
+        differences.projected += _model_faults(registry.models[full_name], entries, name)
+    return differences
 
 
-def _registered_model(client: "MlflowClient", full_name: str) -> Any | None:
-    from mlflow.exceptions import MlflowException
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Everything of an answer that comes in pages."""
+    token: str | None = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
-    try:
-        return client.get_registered_model(full_name)
-    except MlflowException:
-        return None
+
+def _names(name: str) -> list[str]:
+    return [f"{name}-{environment}" for environment in ENVIRONMENTS]
 
 
-def _anchor_faults(title: str, tags: Mapping[str, str], known: Mapping[str, str]) -> Iterator[str]:
-    """Anchors name ledger entries that are no longer there: the ledger was cut off or rewritten."""
-    sequence, digest = (tags.get(tag, "") for tag in ANCHOR_TAGS)
-    if sequence == "0":
-        return  # made before the first entry
-    if known.get(sequence) != digest or not digest:
-        yield f"{title} was made after ledger entry {sequence or '(its tag is gone)'}, which is gone or altered"
+def _is_behind(model: Any | None, entries: Sequence[Recorded]) -> bool:
+    """Whether a registered model does not remember its last change yet."""
+    return model is not None and _pending(model.tags.get(ANCHOR_TAGS[0]), _events(entries, model.name))
+
+
+def _cut_off(registry: Registry, entries: Sequence[Recorded], name: str) -> Iterator[str]:
+    """Tags that name ledger entries which are no longer there: the ledger was cut off or rewritten."""
+    known = {str(r.sequence): r.digest for r in entries}
+    for title, version in registry.versions.items():
+        sequence, digest = (version.tags.get(tag, "") for tag in ANCHOR_TAGS)
+        if version.name in _names(name) and sequence != "0" and (not digest or known.get(sequence) != digest):
+            yield f"{title} was made after ledger entry {sequence or '(its tag is gone)'}, which is gone or altered"
+    for full_name in _names(name):
+        tags = dict(registry.models[full_name].tags) if full_name in registry.models else {}
+        sequence, digest = (tags.get(tag) for tag in ANCHOR_TAGS)
+        if sequence is not None and digest is not None and known.get(sequence) != digest:
+            yield f"{full_name} was last changed after ledger entry {sequence}, which is gone or altered"
 
 
 def _version_faults(title: str, version: Any, recorded: Recorded) -> Iterator[str]:
@@ -123,23 +174,20 @@ def _tag_faults(
             yield f"{title}: the tag {tag} is {tags[tag]!r}, of which the ledger knows nothing"
 
 
-def _model_faults(
-    full_name: str, model: Any, entries: Sequence[Recorded], known: Mapping[str, str], name: str, environment: str
-) -> Iterator[str]:
+def _model_faults(model: Any, entries: Sequence[Recorded], name: str) -> Iterator[str]:
     """Aliases follow the ledger; the registered model remembers how far."""
-    tags, aliases = dict(model.tags), {alias: str(version) for alias, version in dict(model.aliases).items()}
-    sequence, digest = (tags.get(tag) for tag in ANCHOR_TAGS)
+    full_name, environment = model.name, model.name.removeprefix(f"{name}-")
+    aliases = {alias: str(version) for alias, version in dict(model.aliases).items()}
+    gone = " and ".join(tag for tag in ANCHOR_TAGS if tag not in model.tags)
     events = _events(entries, full_name)
-    wanted = _wanted(history(entries, name, environment)) if environment in PROMOTED else {}
-    pending = environment in PROMOTED and _pending(sequence, events)
-    lagging = pending and aliases == _wanted(history(_before(entries, events[-1]), name, environment))
-    if events and not lagging and (sequence is None or digest is None):
-        gone = " and ".join(tag for tag in ANCHOR_TAGS if tag not in tags)
+    promoted = environment in PROMOTED
+    wanted = _wanted(history(entries, name, environment)) if promoted else {}
+    if promoted and _pending(model.tags.get(ANCHOR_TAGS[0]), events):
+        before = [r for r in entries if r.sequence < events[-1].sequence]
+        if aliases == _wanted(history(before, name, environment)):
+            return  # the last change was cut off before the aliases followed it
+    if events and gone:
         yield f"{full_name}: the tag {gone} is gone, by which it remembers the ledger"
-    elif sequence is not None and known.get(sequence) != digest:
-        yield f"{full_name} was last changed after ledger entry {sequence}, which is gone or altered"
-    if lagging:
-        return
     for alias in sorted(wanted.keys() | aliases.keys()):
         if wanted.get(alias) != aliases.get(alias):
             yield (
@@ -150,12 +198,8 @@ def _model_faults(
 
 def _events(entries: Sequence[Recorded], full_name: str) -> list[Recorded]:
     """What changed a registered model, oldest first."""
-    kinds = ("registration", "promotion", "rollback")
-    return [
-        r
-        for r in entries
-        if r.entry.kind in kinds and r.entry.status == "done" and r.entry.facts.get("name") == full_name
-    ]
+    changed = of_kind(entries, "registration", "promotion", "rollback")
+    return [r for r in changed if r.entry.status == "done" and r.entry.facts.get("name") == full_name]
 
 
 def _pending(sequence: str | None, events: Sequence[Recorded]) -> bool:
@@ -167,10 +211,6 @@ def _pending(sequence: str | None, events: Sequence[Recorded]) -> bool:
     return sequence.isdigit() and int(sequence) < events[-1].sequence
 
 
-def _before(entries: Sequence[Recorded], event: Recorded) -> list[Recorded]:
-    return [r for r in entries if r.sequence < event.sequence]
-
-
 def _wanted(stack: Sequence[Recorded]) -> dict[str, str]:
     """The aliases that an environment's promotions in force ask for."""
     places = (("current", 1), ("previous", 2))
@@ -178,16 +218,15 @@ def _wanted(stack: Sequence[Recorded]) -> dict[str, str]:
 
 
 def _unfinished(entries: Sequence[Recorded], name: str) -> list[Recorded]:
-    own = {f"{name}-{environment}" for environment in ENVIRONMENTS}
-    return [r for r in unfinished(entries) if r.entry.facts.get("name") in own]
+    return [r for r in unfinished(entries) if r.entry.facts.get("name") in _names(name)]
 
 
-def _anchor_candidates(workspace: Workspace, entries: Sequence[Recorded], name: str) -> None:
+def _anchor_candidates(registry: Registry, workspace: Workspace, name: str) -> None:
     """Have the candidates' model remember the ledger again, where a kill or somebody took that."""
-    full_name, client = f"{name}-candidate", client_of(workspace)
-    model = _registered_model(client, full_name)
-    if model is not None and _events(entries, full_name) and ANCHOR_TAGS[0] not in model.tags:
-        anchor(client, full_name, open_ledger(workspace).head())
+    full_name = f"{name}-candidate"
+    model = registry.models.get(full_name)
+    if model is not None and not model.tags.keys() >= set(ANCHOR_TAGS):
+        anchor(client_of(workspace), full_name, open_ledger(workspace).head())
 
 
 def run_faults(workspace: Workspace, entries: Sequence[Recorded]) -> tuple[list[str], int]:
@@ -217,13 +256,10 @@ def _all_runs(client: "MlflowClient") -> Iterator[Any]:
     from mlflow.entities import ViewType
 
     homes = [e.experiment_id for e in client.search_experiments(view_type=ViewType.ALL)]
-    token = None
-    while homes:
-        page = client.search_runs(homes, run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
+    if homes:
+        yield from _pages(
+            lambda token: client.search_runs(homes, run_view_type=ViewType.ALL, max_results=_PAGE, page_token=token)
+        )
 
 
 def _tracked_faults(title: str, run: Any, recorded: Recorded) -> Iterator[str]:

@@ -72,9 +72,7 @@ def place_fault(artifact: Artifact, workspace: Workspace, cache: Path) -> str | 
     """Why the bytes at an artifact's place are not those recorded; None if they are. A remote one is fetched anew."""
     if artifact.path is not None:
         found, wrong = whereabouts(artifact, cache)
-        if wrong or found.path is None or not found.path.exists():
-            return wrong or f"{artifact.uri} is missing"
-        return _size_fault(describe(found.path, artifact.kind), artifact)
+        return wrong or _size_fault(_size(found.path), artifact)
     workspace.cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=workspace.cache_dir) as scratch:
         try:
@@ -83,13 +81,19 @@ def place_fault(artifact: Artifact, workspace: Workspace, cache: Path) -> str | 
             return f"{artifact.uri} cannot be fetched: {error}"
     if found_there.digest != artifact.digest:
         return f"{artifact.uri} was altered: {found_there.digest[:19]}…, not {artifact.digest[:19]}…"
-    return _size_fault(found_there, artifact)
+    return _size_fault(found_there.size_bytes, artifact)
 
 
-def _size_fault(found: Artifact, artifact: Artifact) -> str | None:
-    if found.size_bytes == artifact.size_bytes:
+def _size(path: Path | None) -> int:
+    assert path is not None and path.exists(), "its digest was just found right"
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _size_fault(found: int, artifact: Artifact) -> str | None:
+    if found == artifact.size_bytes:
         return None
-    return f"{artifact.uri} has {found.size_bytes} bytes, not the {artifact.size_bytes} that the ledger says"
+    return f"{artifact.uri} has {found} bytes, not the {artifact.size_bytes} that the ledger says"
 
 
 def _made_anew(workspace: Workspace, entries: Sequence[Recorded], lost: Recorded, role: str, artifact: Artifact) -> int:
@@ -188,6 +192,7 @@ def look_at_pins(entries: Sequence[Recorded], root: Path) -> Looked:
         for name, artifact in names.items():
             wrong, note = _pin_fault(name, root / name, pinned.get(name), artifact)
             looked.problems += [wrong] if wrong else []
+            looked.problems += _cache_faults(name, root, pinned.get(name))
             looked.notes += [note] if note else []
     return looked
 
@@ -218,6 +223,16 @@ def _pin_fault(name: str, file: Path, pin: Pin | None, artifact: Artifact) -> tu
     if describe(file, artifact.kind).digest != artifact.digest:
         return "", f"{name} is pinned as newer bytes than the ledger has seen"
     return "", ""
+
+
+def _cache_faults(name: str, root: Path, pin: Pin | None) -> list[str]:
+    """What DVC keeps of a pinned file, where it keeps it, is what is pinned."""
+    if pin is None:
+        return []
+    kept = root / ".dvc" / "cache" / "files" / "md5" / pin.md5[:2] / pin.md5[2:]
+    if not kept.is_file() or md5_of(kept) == pin.md5:
+        return []
+    return [f"{kept}, DVC's copy of {name}, was altered"]
 
 
 def _title(recorded: Recorded) -> str:
