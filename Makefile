@@ -14,7 +14,7 @@ BIN     := .venv/bin
 READY   := .venv/ready
 
 .PHONY: install run test check format clean hunt bench-parity bench-grpo bench-sampling bench-sft bench-growth \
-  bench-checkpoint bench-verify bench-decontaminate bench-data
+  bench-checkpoint bench-verify bench-decontaminate bench-data bench-reward-model
 
 install: $(READY)
 
@@ -80,6 +80,10 @@ bench-decontaminate: $(READY)
 # Data through the gates, at 8,000 and 80,000 chains of 2,000 tokens: ten minutes; ARGS="--sizes 8000" is one.
 bench-data: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data $(ARGS)
+
+# A harmlessness reward model on HH pairs against chance and length: twenty minutes; ARGS="--pairs 128" is shorter.
+bench-reward-model: $(READY)
+	@$(BIN)/python -m benchmarks.reward_model $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

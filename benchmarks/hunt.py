@@ -116,9 +116,9 @@ def train(stage: Stage, inputs: Path, workdir: Path, marks: int) -> None:
     register_optimizer_step_post_hook(lambda *_: _mark(marks, _UPDATE))
     workdir.mkdir(parents=True, exist_ok=True)
     context = StageContext(
-        name=stage.name, variant="", config=CONFIG, seed=3, key="sha256:0", workdir=workdir, cache_dir=workdir,
-        inputs={role: inputs / name for role, name in stage.inputs.items()}, digests=dict(stage.inputs),
-        log=lambda *_: _mark(marks, _STEP), say=lambda line: print(line, flush=True),
+        name=stage.title, variant=stage.variant, config=CONFIG, seed=3, key="sha256:0", workdir=workdir,
+        cache_dir=workdir, inputs={role: inputs / name for role, name in stage.inputs.items()},
+        digests=dict(stage.inputs), log=lambda *_: _mark(marks, _STEP), say=lambda line: print(line, flush=True),
     )  # fmt: skip
     _mark(marks, _READY)
     output = body_of(stage.name).run(context)
@@ -148,9 +148,9 @@ class Hunt:
     """
 
     def __init__(self, stage: Stage, inputs: Path, folder: Path, kills: int, seed: int) -> None:
-        self._stage, self._inputs, self._folder, self._kills = stage, inputs, folder / stage.name, kills
+        self._stage, self._inputs, self._folder, self._kills = stage, inputs, folder / stage.title, kills
         self._folder.mkdir(parents=True)
-        self._chance = random.Random(f"{seed}/{stage.name}")
+        self._chance = random.Random(f"{seed}/{stage.title}")
         self.inside = self.outside = self.lives = 0
         self.parts: Counter[str] = Counter()
         """What kills fell on."""
@@ -168,7 +168,7 @@ class Hunt:
             if not (workdir / "made.json").is_file():
                 self._start(workdir).end(kill=False)
             self._examine(workdir, whole)
-            print(f"{self._stage.name}: {self.inside + self.outside} kills, {self.inside} of them inside a write, "
+            print(f"{self._stage.title}: {self.inside + self.outside} kills, {self.inside} of them inside a write, "
                   f"in {self.lives} lives", file=sys.stderr, flush=True)  # fmt: skip
 
     @property
@@ -212,7 +212,7 @@ class Hunt:
         torn = _torn(workdir) - before
         self.inside += bool(torn)
         self.outside += not torn
-        self.parts.update(_parts(self._stage, attempt, workdir, torn, first))
+        self.parts.update(_parts(self._stage, attempt, torn, first))
         return True
 
     def _wait(self, attempt: Attempt, whole: Whole) -> None:
@@ -271,7 +271,7 @@ def _log(workdir: Path) -> Path:
     return workdir.with_suffix(".log")
 
 
-def _parts(stage: Stage, attempt: Attempt, workdir: Path, torn: set[Torn], first: int) -> Iterator[str]:
+def _parts(stage: Stage, attempt: Attempt, torn: set[Torn], first: int) -> Iterator[str]:
     """What a kill fell on, in words.
 
     Args:
@@ -281,8 +281,6 @@ def _parts(stage: Stage, attempt: Attempt, workdir: Path, torn: set[Torn], first
         yield f"checkpoint: {_write_phase(Path(path))}"
     if stage.name == "cold_start" and not first and _UPDATE not in attempt.told:
         yield "R1-Zero's samples being drawn"
-    if stage.name == "reward_models":
-        yield "the second reward model" if list(workdir.glob("checkpoints-harmless/*")) else "the first reward model"
     config = getattr(CONFIG, stage.name)
     if isinstance(config, GrpoConfig):
         yield from _parts_of_rl(config, first + attempt.steps, attempt.updates)
@@ -317,18 +315,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make hunt", description="Kill trainings and compare what they make.")
     parser.add_argument("--kills", type=int, default=20, help="kills a stage (20)")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6), help="of the instants (a new one)")
-    names = [stage.name for stage in STAGES]
+    names = [stage.title for stage in STAGES]
     parser.add_argument("--stages", nargs="+", choices=names, default=names, help="which (all)")
     parser.add_argument("--folder", type=Path, help="for what is written (a new one, removed if all is well)")
     options = parser.parse_args()
-    stages = [stage for stage in STAGES if stage.name in options.stages]
+    stages = [stage for stage in STAGES if stage.title in options.stages]
     folder = Path(tempfile.mkdtemp(prefix="r1kit-hunt-", dir=options.folder))
     print(f"seed {options.seed}, in {folder}", file=sys.stderr, flush=True)
     started = time.monotonic()
     preload()
     inputs = folder / "inputs"
     fork(lambda _: prepare(inputs), folder / "inputs.log").end(kill=False)
-    hunts = {stage.name: Hunt(stage, inputs, folder, options.kills, options.seed) for stage in stages}
+    hunts = {stage.title: Hunt(stage, inputs, folder, options.kills, options.seed) for stage in stages}
     for hunt in hunts.values():
         hunt.run()
     faults = [hunt.fault for hunt in hunts.values() if hunt.fault]

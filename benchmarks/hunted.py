@@ -10,7 +10,7 @@ from r1kit.config import Config
 from r1kit.reward_model import Kind, RewardModelConfig
 from r1kit.rows import PreferencePair, Problem, SftRow, Verifier, write_rows
 from r1kit.sft import SftConfig
-from tasks.stage import body_of
+from tasks.stage import body_of, stage_name
 from tests.r1kit.models import small_model
 
 _WORDS = ("milk", "house", "bones", "garden", "grass", "field", "honey", "lake")
@@ -29,7 +29,8 @@ CONFIG = Config.model_validate(
         "runtime": {"verifier_deadline_seconds": 60},  # a deadline that strikes is the one thing no state can repeat
         "zero": {**_RL, "minibatches": 2},
         "reason": {**_RL, "minibatches": 4, "rewards": {"language": 1.0}, "checkpoint_every_steps": 2},
-        "prefer": {**_RL, "minibatches": 2, "rewards": {"preference": 1.0}, "preference_last_steps": 4},
+        "prefer": {**_RL, "minibatches": 2, "rewards": {"preference": 1.0}, "preference_last_steps": 4,
+                   "guard": {"every_steps": 2, "prompts": 8}},
         "cold_start": {
             "zero_prompts": 6, "zero_samples_per_prompt": 2, "max_tokens": 18, "batch_size": 4,
             "sft": {**_SUPERVISED, "epochs": 8},
@@ -48,15 +49,33 @@ class Stage:
 
     name: str
     inputs: Mapping[str, str]
+    variant: str = ""
+
+    @property
+    def title(self) -> str:
+        """`zero`, `reward_models-helpful`."""
+        return stage_name(self.name, self.variant)
 
 
 _REASONING = {"model": "model", "problems": "problems.parquet"}
 STAGES = (
     Stage("zero", _REASONING),
     Stage("reason", _REASONING),
-    Stage("prefer", {**_REASONING, "preferences": "preferences.parquet", "helpful": "helpful", "harmless": "harmless"}),
-    Stage("cold_start", {**_REASONING, "chains": "chains.parquet", "zero": "model"}),
-    Stage("reward_models", {"model": "model", "preferences": "preferences.parquet"}),
+    Stage(
+        "prefer",
+        {
+            **_REASONING,
+            "benchmarks": "benchmarks.parquet",
+            "preferences": "preferences.parquet",
+            "helpful": "helpful",
+            "harmless": "harmless",
+        },
+    ),
+    Stage(
+        "cold_start",
+        {**_REASONING, "chains": "chains.parquet", "zero": "model", "benchmarks": "benchmarks.parquet"},
+    ),
+    *(Stage("reward_models", {"model": "model", "preferences": "preferences.parquet"}, kind) for kind in _KINDS),
 )
 
 
@@ -101,6 +120,14 @@ def prepare(folder: Path) -> None:
         for number, word in enumerate(_WORDS)
     ]  # fmt: skip
     write_rows(folder / "problems.parquet", problems, Problem)
+    held_out = [
+        Problem(
+            id=f"held/{word}", source="hunt", licence="MIT", prompt=f"which of the {word} is in the box", answer="b",
+            verifier="choice", benchmark="held",
+        )
+        for word in _WORDS
+    ]  # fmt: skip
+    write_rows(folder / "benchmarks.parquet", held_out, Problem)
     write_rows(folder / "chains.parquet", chains, SftRow)
     write_rows(folder / "preferences.parquet", pairs, PreferencePair)
     model, tokenizer = small_model()

@@ -27,7 +27,7 @@ MODELS = ("6b_finetuning", "6b_verification", "175b_finetuning", "175b_verificat
 def problems(name: str) -> tuple[list[Problem], list[BadRow]]:
     """All problems of a source, of training and of benchmarks, and the rows that its loader sets aside."""
     source = SOURCES[name]
-    paths = [_path(file) for file in source.raw_files]
+    paths = raw_paths(name)
     kinds: list[Kind] = [kind for kind in source.kinds if kind in ("problems", "benchmarks")]
     good: list[Problem] = []
     bad: dict[tuple[str, int], BadRow] = {}
@@ -63,6 +63,11 @@ def labelled_solutions() -> tuple[list[Problem], list[str], list[bool]]:
             texts.append(response(chain, answer) if colon else question[model]["solution"])
             labels.append(bool(question[model]["is_correct"]))
     return rows, texts, labels
+
+
+def raw_paths(name: str) -> list[Path]:
+    """The files of a source, fetched where need be."""
+    return [_path(file) for file in SOURCES[name].raw_files]
 
 
 def _path(file: RawFile) -> Path:

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 from typer._click.exceptions import ClickException
 
-from flows import cli_data, cli_models, cli_promotion, cli_score, cli_service
+from flows import (
+    cli_audit,
+    cli_data,
+    cli_export,
+    cli_models,
+    cli_promotion,
+    cli_score,
+    cli_service,
+    cli_trace,
+)
 from flows.console import (
     PIPELINE,
     AsJson,
@@ -38,8 +47,11 @@ app = typer.Typer(
 )
 cli_models.add_to(app)
 cli_promotion.add_to(app)
+cli_audit.add_to(app)
+cli_export.add_to(app)
 cli_score.add_to(app)
 cli_data.add_to(app)
+cli_trace.add_to(app)
 cli_service.add_to(app)
 
 INTERRUPTED = 130

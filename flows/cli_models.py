@@ -1,4 +1,4 @@
-"""Commands about models: chat, eval, audit."""
+"""Commands about models: chat, eval."""
 
 import dataclasses
 import sys
@@ -17,7 +17,6 @@ from flows.console import (
     Overrides,
     Profile,
     err,
-    family_and_profile,
     load_config,
     out,
     print_json,
@@ -40,7 +39,6 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(chat)
     app.command(name="eval")(evaluate)
-    app.command()(audit)
 
 
 def chat(
@@ -135,41 +133,3 @@ def evaluate(
         size = f"{scores.n} × {scores.k}"
         table.add_row(name, share, interval, size, f"{scores.mean_response_tokens:.1f}", f"{scores.format_rate:.0%}")
     out.print(table)
-
-
-def audit(
-    model: Model = "r1",
-    profile: Profile = None,
-    config: ConfigFile = PIPELINE,
-    approvers: Approvers = None,
-    touched_by: Annotated[
-        str, typer.Option("--touched-by", metavar="DIGEST", help="Instead: the models made from this artifact.")
-    ] = "",
-    as_json: AsJson = False,
-) -> None:
-    """Tell where a model came from, back to base: data, verdicts, runs, code, settings, approvals. Works offline.
-
-    All bytes are hashed again; the exit code is 1 where anything is wrong.
-
-    Examples:
-
-        r1 audit production
-
-        r1 audit r1 --json
-
-        r1 audit --touched-by sha256:3fa1c2
-    """
-    from tasks.audit import audit as look_into
-    from tasks.audit import touched_by as models_touched
-    from tasks.audit_view import render
-
-    workspace = find_workspace()
-    if touched_by:
-        names = models_touched(workspace, touched_by)
-        print_json(names) if as_json else out.print("\n".join(names) or "no model")
-        return
-    family, _ = family_and_profile(workspace, config, profile)
-    report = look_into(workspace, model, name=family, approvers=approvers)
-    print_json(report.model_dump(mode="json")) if as_json else out.print(render(report))
-    if not report.sound:
-        raise typer.Exit(1)

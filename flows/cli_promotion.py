@@ -233,8 +233,7 @@ def _family(workspace: Workspace, reference: str, config: Path, profile: str | N
     Raises ValueError where a reference could mean a model of several families.
     """
     from tasks.ledger import open_ledger
-    from tasks.lineage import family_of
-    from tasks.reach import families
+    from tasks.lineage import families, family_of
 
     family = family_and_profile(workspace, config, profile)[0]
     if family_of(reference, "") or profile is not None or (workspace.runs_dir / "latest").exists():

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from tasks.artifacts import digest_bytes, digest_json
+from tasks.artifacts import describe, digest_bytes, digest_json
+from tasks.ledger import Edge, Entry, Status, open_ledger
 from tasks.lineage import MODEL_NAMES
 from tasks.notes import StageNotes, finite, write_atomically
-from tasks.stage import StagePlan, StageResult
+from tasks.stage import StagePlan, StageResult, workdir_of
 from tasks.summary import (
+    FILE,
     ModelSummary,
     Output,
     Registration,
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 COPIED_ROLES = ("evaluation", "validation")
 """Outputs small and telling enough to lie in the run's folder too."""
+
+_ENDS: dict[RunStatus, Status] = {"finished": "done", "failed": "failed", "interrupted": "failed"}
 
 STOPPED = "stopped with the run"
 """Error of a stage that did not fail itself."""
@@ -91,7 +95,13 @@ class RunFolder:
         self._put(StageSummary(name=name, stage=stage, variant=variant, status="skipped", seconds=0.0, note=note))
 
     def fail(self, plan: StagePlan, error: str, seconds: float) -> None:
-        """A stage failed."""
+        """A stage failed; the verdict that it may have left says why."""
+        for role in COPIED_ROLES:
+            left = workdir_of(plan.key, self.workspace) / f"{role}.json"
+            if left.is_file():
+                folder = self.path / "stages" / plan.name
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(left, folder / left.name)
         inputs = {role: artifact.digest for role, artifact in plan.inputs.items()}
         self._put(
             StageSummary(
@@ -154,6 +164,20 @@ class RunFolder:
         self._rewrite_metrics()
         self._summary = self._summary.model_copy(update={"status": status, "error": error})
         self.save()
+        self._seal(status)
+
+    def _seal(self, status: RunStatus) -> None:
+        """The ledger names the folder's bytes as the run left them, so that an audit notices a change."""
+        parts = {"summary": FILE, "configuration": "resolved.yaml", "curves": "metrics.jsonl", "notes": "stages"}
+        edges = (
+            Edge(role=role, artifact=describe(self.path / name, role))
+            for role, name in parts.items()
+            if (self.path / name).exists()
+        )
+        entry = Entry(
+            kind="run", job="recipe", status=_ENDS.get(status, "failed"), run=self.run_id, outputs=tuple(edges)
+        )
+        open_ledger(self.workspace).append(entry)
 
     def save(self) -> None:
         """Write summary.json."""

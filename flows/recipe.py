@@ -37,12 +37,13 @@ def follow(run: RecipeRun) -> None:
     base = run.stage("base", {}, optional={"pretrain": data["pretrain"]}, alone=True)
     run.evaluate(base, benchmarks)
     pairs = {"model": base["model"], "preferences": data["preferences"]}
-    judges = run.stage("reward_models", pairs, beside=True)
+    helpful = run.stage("reward_models", pairs, variant="helpful", beside=True)
+    harmless = run.stage("reward_models", pairs, variant="harmless", beside=True)
 
     zero = run.stage("zero", {"model": base["model"], "problems": problems})
     run.evaluate(zero, benchmarks)
 
-    chains = {"model": base["model"], "problems": problems, "chains": data["chains"]}
+    chains = {"model": base["model"], "problems": problems, "chains": data["chains"], "benchmarks": benchmarks}
     dev1 = run.stage("cold_start", chains, optional={"zero": zero["model"]})
     run.evaluate(dev1, benchmarks)
 
@@ -54,7 +55,8 @@ def follow(run: RecipeRun) -> None:
     taught = {"curated": curated, "instructions": instructions}
 
     dev3 = run.stage("refine", {"model": base["model"], **taught})  # from base again
-    judged = {"preferences": data["preferences"], "helpful": judges["helpful"], "harmless": judges["harmless"]}
+    judges = {"helpful": helpful["reward_model"], "harmless": harmless["reward_model"]}
+    judged = {"preferences": data["preferences"], **judges}
     run.evaluate(dev3, benchmarks, **judged)
 
     for student in run.config.distill.students:
@@ -66,7 +68,8 @@ def follow(run: RecipeRun) -> None:
             rival = {"model": begun, "problems": problems, **taught}
             run.evaluate(run.stage("rl_student", rival, variant=student.name, beside=True), benchmarks)
 
-    r1 = run.stage("prefer", {"model": last(dev3, dev2, dev1, zero, base)["model"], "problems": problems, **judged})
+    trained = {"model": last(dev3, dev2, dev1, zero, base)["model"], "problems": problems, "benchmarks": benchmarks}
+    r1 = run.stage("prefer", {**trained, **judged})
     run.evaluate(r1, benchmarks, **judged)
 
     run.wait()

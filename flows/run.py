@@ -267,12 +267,15 @@ class RecipeRun:
     def _here(self, plan: StagePlan, *, alone: bool) -> RunStage:
         """Runs a stage in this process, or in several that a launcher starts."""
         call = self._launch(plan.stage) if launched(plan.stage, self.config) else None
+        threads = self.cores.threads_alone if alone else self.cores.main_threads
+        threads = self._threads_a_rank() if call else threads
 
         def run(prefect_run_id: str) -> StageResult:
             with self.cores.main(alone=alone), self._shown(plan):
                 return run_stage(
-                    plan, self.workspace, self, self.folder.run_id, prefect_run_id=prefect_run_id, call=call
-                )
+                    plan, self.workspace, self, self.folder.run_id, prefect_run_id=prefect_run_id, call=call,
+                    threads=threads,
+                )  # fmt: skip
 
         return run
 
@@ -280,10 +283,13 @@ class RecipeRun:
         runtime = self.config.runtime
 
         def call(context: StageContext) -> StageOutput:
-            threads = max(1, self.cores.main_threads // runtime.processes)
+            threads = self._threads_a_rank()
             return launch(stage, context, processes=runtime.processes, launcher=runtime.launcher, threads=threads)
 
         return call
+
+    def _threads_a_rank(self) -> int:
+        return max(1, self.cores.main_threads // self.config.runtime.processes)
 
     def _beside(self, plan: StagePlan) -> RunStage:
         """Runs a stage in a process of its own, on one thread, when a core is free."""
@@ -292,7 +298,7 @@ class RecipeRun:
             with self.cores.beside(), self._shown(plan):
                 return run_stage(
                     plan, self.workspace, self, self.folder.run_id, prefect_run_id=prefect_run_id,
-                    call=lambda context: self._processes.call(plan.stage, context),
+                    call=lambda context: self._processes.call(plan.stage, context), threads=1,
                 )  # fmt: skip
 
         return run

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from r1kit.guard import GuardConfig
 from r1kit.loss import AdvantageName, KlName, LossName
 from r1kit.resume import CheckpointConfig
 from r1kit.sampler import SamplingConfig
@@ -77,6 +78,8 @@ class GrpoConfig(CheckpointConfig):
     """General prompts and preference rewards only in the last so many steps (400 in the paper)."""
     general_share: float = Field(default=0.5, ge=0, le=1)
     """Share of general prompts in those steps."""
+    guard: GuardConfig = GuardConfig()
+    """The alarm of those steps; where held-out prompts are given, as stage `prefer` gives them."""
     overlong: Literal["keep", "mask", "soft_penalty"] = "keep"
     """Completions cut at the limit: keep them, take them out of the loss, or lower the reward as it comes near."""
     overlong_buffer_tokens: int = Field(default=0, ge=0)

@@ -7,6 +7,7 @@ from types import MappingProxyType
 from r1kit import chat, grpo, models
 from r1kit.engine import Log
 from r1kit.grpo_config import GrpoConfig
+from r1kit.guard import choose
 from r1kit.reward_function import Preference, reward_function
 from r1kit.rewards import VerifierPool
 from r1kit.rollout import Prompt
@@ -27,6 +28,7 @@ def reinforce(
     system: str | None = None,
     dtype: str = "float32",
     general: Sequence[Problem] = (),
+    heldout: Sequence[Problem] = (),
     preference: Preference | None = None,
     made_from: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, float]:
@@ -35,7 +37,8 @@ def reinforce(
     Args:
         problems: with verifiable answers.
         general: prompts for the reward models, in the last `preference_last_steps`.
-        preference: scores those.
+        heldout: problems and general prompts that no stage trains on, for the alarm (`config.guard`).
+        preference: scores general prompts.
         made_from: digests of the model, the reward models and what else it is given; see `grpo.train`.
 
     Returns:
@@ -58,6 +61,7 @@ def reinforce(
         checkpoints=checkpoints,
         log=log,
         general_prompts=prompts(general),
+        heldout_prompts=prompts(choose(heldout, config.guard, seed)),
         say=say,
         made_from=made_from,
     )

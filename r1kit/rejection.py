@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from pydantic import Field
 
@@ -73,6 +74,11 @@ class Selection:
             "problems_kept_share": len(solved) / max(1, len(problems)),
             "resumed_elsewhere": float(self.resumed_elsewhere),
         } | {f"dropped_{name}": float(count) for name, count in self.counts().items() if name != "kept"}
+
+
+def write_decisions(path: Path, decisions: Sequence[Decision]) -> None:
+    """One line of JSON a sample."""
+    path.write_text("".join(decision.model_dump_json() + "\n" for decision in decisions))
 
 
 def select(

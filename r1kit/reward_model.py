@@ -4,7 +4,7 @@ import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal, cast
@@ -17,13 +17,13 @@ from torch.nn import functional
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from r1kit import chat, parallel, random, tensorfile
+from r1kit.assessment import Assessment, JudgedPair, assess
 from r1kit.engine import Engine, Log, learning_rate, micro_batches, open_engine, shared_micro_batches
 from r1kit.models import load_tokenizer
 from r1kit.ragged import hidden_states, lay_out
 from r1kit.resume import CheckpointConfig, Checkpoints, digest_tokens
 from r1kit.rows import PreferencePair
 from r1kit.schema import CONDUCT, shaping
-from r1kit.statistics import agreement, calibration_error, clustered_share, correlation
 from r1kit.watch import FiniteWatch, Watch
 
 Kind = Literal["helpful", "harmless"]
@@ -87,12 +87,14 @@ class RewardModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class _Pair:
+class EncodedPair:
     """Token ids of two responses in random order, and whether the first is the preferred one."""
 
     first: tuple[int, ...]
     second: tuple[int, ...]
     first_preferred: bool
+    lengths: tuple[int, int]
+    """Tokens of each response, prompt left out and nothing cut."""
 
 
 class Judge:
@@ -170,8 +172,20 @@ def encode(
     opens_think: bool = False,
 ) -> tuple[int, ...]:
     """Token ids of prompt, what is read of the completion, and the end token; if too long, the last ones."""
-    ids, _ = chat.training_ids(tokenizer, prompt, reads(kind, completion, opens_think))
-    return tuple(ids[-max_length_tokens:])
+    return _encoded(tokenizer, kind, prompt, completion, max_length_tokens, opens_think)[0]
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase,
+    kind: Kind,
+    prompt: str,
+    completion: str,
+    max_length_tokens: int,
+    opens_think: bool = False,
+) -> tuple[tuple[int, ...], int]:
+    """What `encode` gives, and the tokens of the response alone before anything was cut."""
+    ids, num_prompt = chat.training_ids(tokenizer, prompt, reads(kind, completion, opens_think))
+    return tuple(ids[-max_length_tokens:]), len(ids) - num_prompt
 
 
 @torch.no_grad()
@@ -198,7 +212,7 @@ def train(
     log: Log,
     say: Callable[[str], None] = lambda line: None,
     made_from: Mapping[str, str] = MappingProxyType({}),
-) -> tuple[Judge, dict[str, float]]:
+) -> tuple[Judge, Assessment]:
     """Train a reward model on the pairs of its route, starting from a copy of the policy's body.
 
     `helpful`: the Bradley-Terry loss -log sigmoid(preferred - other), the order within a pair random
@@ -212,14 +226,15 @@ def train(
         made_from: digests of what else the result depends on, by name: the model it began from.
 
     Returns:
-        The judge, its figures on held-out pairs (see `assess`), and those of resuming (`Checkpoints.finish`).
+        The judge, and what it is worth on held-out pairs (`assess`); the figures also hold those of the training and
+        of resuming (`Checkpoints.finish`).
 
     Raises:
         ValueError: without pairs to train on or to measure with, where `checkpoints` holds those of another training,
             or where this one is dead (`config.watch`).
     """
-    train_pairs = _encoded([p for p in pairs if p.split == "train"], tokenizer, kind, config, seed)
-    heldout = _encoded([p for p in pairs if p.split == "heldout"], tokenizer, kind, config, seed)
+    train_pairs = encode_pairs([p for p in pairs if p.split == "train"], tokenizer, kind, config, seed)
+    heldout = encode_pairs([p for p in pairs if p.split == "heldout"], tokenizer, kind, config, seed)
     for name, part in (("train", train_pairs), ("heldout", heldout)):
         if not part:
             raise ValueError(f"no preference pair has route {kind!r} and split {name!r}: add a source of such pairs")
@@ -256,10 +271,11 @@ def train(
         _centre(model, train_pairs, config.micro_batch_tokens)
     judge = Judge(model, tokenizer, kind, config.max_length_tokens)
     metrics = {"steps": float(total), "num_train_pairs": float(len(train_pairs)), "final_loss": loss}
-    metrics |= saves.finish() | assess(model, heldout, kind, config.micro_batch_tokens)
     known = {frozenset((pair.first, pair.second)) for pair in train_pairs}
     unseen = [frozenset((pair.first, pair.second)) not in known for pair in heldout]
-    return judge, metrics | {"heldout_unseen_share": sum(unseen) / len(unseen)}
+    metrics |= {"heldout_unseen_share": sum(unseen) / len(unseen)} | saves.finish()
+    found = assess(judge_pairs(model, heldout, config.micro_batch_tokens), pairwise=kind == "helpful")
+    return judge, replace(found, metrics=metrics | found.metrics)
 
 
 def num_steps(num_pairs: int, config: RewardModelConfig) -> int:
@@ -268,28 +284,31 @@ def num_steps(num_pairs: int, config: RewardModelConfig) -> int:
     return min(steps, config.max_steps or steps)
 
 
-def _encoded(
+def encode_pairs(
     pairs: Sequence[PreferencePair],
     tokenizer: PreTrainedTokenizerBase,
     kind: Kind,
     config: RewardModelConfig,
     seed: int,
-) -> list[_Pair]:
+) -> list[EncodedPair]:
     """The pairs of a route as tokens, the order within each drawn from (seed, id)."""
-    result: list[_Pair] = []
+    result: list[EncodedPair] = []
     for pair in pairs:
         if pair.route != kind:
             continue
-        chosen, rejected = (
-            encode(tokenizer, kind, pair.prompt, text, config.max_length_tokens)
+        sides = [
+            _encoded(tokenizer, kind, pair.prompt, text, config.max_length_tokens)
             for text in (pair.chosen, pair.rejected)
-        )
+        ]
         swap = random.derive_seed(seed, "pair order", pair.id) % 2 == 1
-        result.append(_Pair(rejected, chosen, False) if swap else _Pair(chosen, rejected, True))
+        (first, first_length), (second, second_length) = reversed(sides) if swap else sides
+        result.append(EncodedPair(first, second, not swap, (first_length, second_length)))
     return result
 
 
-def accumulate(engine: Engine, batch: Sequence[_Pair], kind: Kind, micro_batch_tokens: int) -> tuple[float, float]:
+def accumulate(
+    engine: Engine, batch: Sequence[EncodedPair], kind: Kind, micro_batch_tokens: int
+) -> tuple[float, float]:
     """Gradients of the mean loss over a batch, whatever the micro-batches and the number of processes; equal texts of a
     micro-batch are computed once.
 
@@ -325,7 +344,7 @@ def _loss(first: Tensor, second: Tensor, first_preferred: Tensor, kind: Kind) ->
 
 
 @torch.no_grad()
-def _centre(model: RewardModel, pairs: Sequence[_Pair], micro_batch_tokens: int) -> None:
+def _centre(model: RewardModel, pairs: Sequence[EncodedPair], micro_batch_tokens: int) -> None:
     """Set the bias, which comparisons leave open, so that the mean training response scores zero.
 
     The mean is that of the first `_CENTRED_PAIRS`: reading them all would cost a third of the training.
@@ -335,42 +354,8 @@ def _centre(model: RewardModel, pairs: Sequence[_Pair], micro_batch_tokens: int)
     model.head.bias.sub_(math.fsum(scores) / len(scores))
 
 
-def assess(model: RewardModel, pairs: Sequence[_Pair], kind: Kind, micro_batch_tokens: int) -> dict[str, float]:
-    """Figures on held-out pairs.
-
-    Returns:
-        `agreement` with its 95 % interval: share of pairs whose preferred response scores higher.
-        `calibration_error`, `log_loss`: of the predicted probability that the first response is the
-        preferred one, or (`harmless`) that a response is harmless.
-        `length_correlation` of score and tokens; `length_agreement`: what always preferring the longer one
-        would reach; `agreement_shorter`: agreement where the preferred one is the shorter. A model whose
-        agreement is that of length alone, and low where length misleads, has learned length.
-    """
+def judge_pairs(model: RewardModel, pairs: Sequence[EncodedPair], micro_batch_tokens: int) -> list[JudgedPair]:
+    """The scores of both responses of each pair."""
     first = score_tokens(model, [pair.first for pair in pairs], micro_batch_tokens)
     second = score_tokens(model, [pair.second for pair in pairs], micro_batch_tokens)
-    sides = [(pair.first_preferred, a, b) for pair, a, b in zip(pairs, first, second, strict=True)]
-    right = agreement([a if up else b for up, a, b in sides], [b if up else a for up, a, b in sides]).tolist()
-    lengths = [(len(pair.first), len(pair.second)) for pair in pairs]
-    better = [(x, y) if pair.first_preferred else (y, x) for pair, (x, y) in zip(pairs, lengths, strict=True)]
-    share = clustered_share(right, 1)
-    if kind == "helpful":
-        logits, outcomes = [a - b for a, b in zip(first, second, strict=True)], [up for up, _, _ in sides]
-    else:
-        logits, outcomes = first + second, [up for up, _, _ in sides] + [not up for up, _, _ in sides]
-    log_odds = torch.tensor(logits, dtype=torch.float64)
-    target = torch.tensor(outcomes, dtype=torch.float64)
-    metrics = {
-        "agreement": share.value,
-        "agreement_low": share.low,
-        "agreement_high": share.high,
-        "num_heldout_pairs": float(len(pairs)),
-        "margin": sum(a - b if up else b - a for up, a, b in sides) / len(pairs),
-        "log_loss": float(functional.binary_cross_entropy_with_logits(log_odds, target)),
-        "calibration_error": calibration_error(log_odds.sigmoid().tolist(), outcomes),
-        "length_correlation": correlation(first + second, [x for x, _ in lengths] + [y for _, y in lengths]),
-        "length_agreement": float(agreement([x for x, _ in better], [y for _, y in better]).mean()),
-    }
-    if kind == "harmless":
-        metrics["accuracy"] = float(((log_odds > 0) == (target > 0.5)).double().mean())
-    shorter = [value for value, (x, y) in zip(right, better, strict=True) if x < y]
-    return metrics | ({"agreement_shorter": sum(shorter) / len(shorter)} if shorter else {})
+    return [JudgedPair(a, b, p.lengths, p.first_preferred) for p, a, b in zip(pairs, first, second, strict=True)]

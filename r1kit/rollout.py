@@ -51,12 +51,35 @@ def roll_out(
     step: int,
 ) -> Rollout:
     """Sample a group for each prompt and score it. Of several processes each does its share, and all get all."""
+    completions, components = answer(
+        policy, tokenizer, prompts, reward, config, config.samples_per_prompt, seed=seed, step=step
+    )
+    weights = config.rewards.model_dump()
+    total = [sum(weights[name] * value for name, value in row.items()) for row in components]
+    rewards = torch.tensor(total, dtype=torch.float64)
+    if config.overlong == "soft_penalty":
+        rewards = rewards + _length_rewards(completions, config)
+    return Rollout(prompts, completions, components, rewards.view(len(prompts), -1))
+
+
+def answer(
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    reward: Reward,
+    config: GrpoConfig,
+    num_samples: int,
+    *,
+    seed: int,
+    step: int = 0,
+) -> tuple[list[Completion], list[Mapping[str, float]]]:
+    """`num_samples` completions of each prompt, one prompt after the other, and the components of their rewards."""
     own = parallel.mine(prompts)
     groups = sample(
         policy,
         tokenizer,
         [prompt.token_ids for prompt in own],
-        config.samples_per_prompt,
+        num_samples,
         config.sampling,
         seed=seed,
         step=step,
@@ -64,20 +87,15 @@ def roll_out(
         batch_size=config.sampling_batch_size,
     )
     completions = [completion for group in groups for completion in group]
-    problems = [prompt.problem for prompt in own for _ in range(config.samples_per_prompt)]
-    components = reward(problems, completions) if problems else []
+    problems = [prompt.problem for prompt in own for _ in range(num_samples)]
+    components = list(reward(problems, completions)) if problems else []
     if parallel.world_size() > 1:
-        size = config.samples_per_prompt
-        starts = range(0, len(completions), size)
-        scored = parallel.collect([(completions[at : at + size], components[at : at + size]) for at in starts])
+        starts = range(0, len(completions), num_samples)
+        ends = [at + num_samples for at in starts]
+        scored = parallel.collect([(completions[a:b], components[a:b]) for a, b in zip(starts, ends, strict=True)])
         completions = [completion for group, _ in scored for completion in group]
         components = [row for _, rows in scored for row in rows]
-    weights = config.rewards.model_dump()
-    total = [sum(weights[name] * value for name, value in row.items()) for row in components]
-    rewards = torch.tensor(total, dtype=torch.float64)
-    if config.overlong == "soft_penalty":
-        rewards = rewards + _length_rewards(completions, config)
-    return Rollout(prompts, completions, components, rewards.view(len(prompts), -1))
+    return completions, components
 
 
 def _length_rewards(completions: Sequence[Completion], config: GrpoConfig) -> Tensor:

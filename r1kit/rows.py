@@ -1,6 +1,7 @@
 """Typed rows of every data set. One class a kind; Parquet files hold exactly these columns."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -71,27 +72,44 @@ class PreferencePair(Row):
 RowType = TypeVar("RowType", bound=Row)
 
 
+_GROUP_ROWS = 8192
+"""Rows that are written, or read, together."""
+
+
 def read_rows(path: Path, kind: type[RowType]) -> list[RowType]:
     """All rows of a Parquet file.
 
     Raises:
         ValueError: where the file is missing or a row does not fit its type.
     """
+    return list(iterate_rows(path, kind))
+
+
+def iterate_rows(path: Path, kind: type[RowType]) -> Iterator[RowType]:
+    """The rows of a Parquet file, few in memory at a time. Raises ValueError as `read_rows` does."""
     if not path.is_file():
         raise ValueError(f"the data file {path} is missing: run the data stage again")
-    return [kind.model_validate(row) for row in pq.read_table(path).to_pylist()]
+    for batch in pq.ParquetFile(path).iter_batches(_GROUP_ROWS // 8):
+        yield from map(kind.model_validate, batch.to_pylist())
 
 
 def write_rows(path: Path, rows: Iterable[Row], kind: type[Row]) -> None:
-    """Write rows as Parquet: the same rows give the same bytes."""
+    """Write rows as Parquet as they come: the same rows give the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table_of(rows, kind), path, compression="zstd")
+    remaining = iter(rows)
+    with pq.ParquetWriter(path, schema_of(kind), compression="zstd") as writer:
+        while group := list(islice(remaining, _GROUP_ROWS)):
+            writer.write_table(table_of(group, kind))
 
 
 def table_of(rows: Iterable[Row], kind: type[Row]) -> pa.Table:
     """Rows as a table with exactly the columns of their class."""
-    schema = pa.schema([(name, _ARROW.get(name, pa.string())) for name in kind.model_fields])
-    return pa.Table.from_pylist([row.model_dump(mode="json") for row in rows], schema)
+    return pa.Table.from_pylist([row.model_dump(mode="json") for row in rows], schema_of(kind))
+
+
+def schema_of(kind: type[Row]) -> pa.Schema:
+    """The columns of a class of rows."""
+    return pa.schema([(name, _ARROW.get(name, pa.string())) for name in kind.model_fields])
 
 
 _ARROW = {"parents": pa.list_(pa.string()), "weight": pa.float64()}

@@ -97,19 +97,53 @@ def correlation(first: Sequence[float], second: Sequence[float]) -> float:
     return float(np.clip(np.corrcoef(a, b)[0, 1], -1.0, 1.0))
 
 
-def calibration_error(probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = 10) -> float:
-    """Expected calibration error (Guo et al., arXiv 1706.04599, eq. 3): mean gap between what was predicted and
-    what happened, over bins of equal width, weighted by their size."""
+class CalibrationBin(Section):
+    """Predictions of about the same probability, and what came of them."""
+
+    low: float
+    high: float
+    """The probabilities that fall into it."""
+    count: int
+    predicted: float
+    """Mean probability."""
+    happened: Interval
+    """Share that came true, with Wilson's interval."""
+
+
+def calibration_bins(
+    probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = 10
+) -> tuple[CalibrationBin, ...]:
+    """The points of a reliability diagram: bins of equal width, those without a prediction left out.
+
+    Raises:
+        ValueError: without predictions.
+    """
     predicted = np.asarray(probabilities, dtype=np.float64)
     happened = np.asarray(outcomes, dtype=np.float64)
     if predicted.size == 0:
-        raise ValueError("a calibration error needs at least one prediction")
+        raise ValueError("a calibration needs at least one prediction")
     places = np.minimum((predicted * bins).astype(int), bins - 1)
-    gaps = [
-        abs(predicted[places == place].mean() - happened[places == place].mean()) * (places == place).mean()
-        for place in np.unique(places)
-    ]
-    return float(sum(gaps))
+    found = []
+    for place in np.unique(places):
+        inside = places == place
+        count = int(inside.sum())
+        found.append(
+            CalibrationBin(
+                low=place / bins,
+                high=(place + 1) / bins,
+                count=count,
+                predicted=float(predicted[inside].mean()),
+                happened=wilson(float(happened[inside].mean()), count),
+            )
+        )
+    return tuple(found)
+
+
+def calibration_error(probabilities: Sequence[float], outcomes: Sequence[bool], bins: int = 10) -> float:
+    """Expected calibration error (Guo et al., arXiv 1706.04599, eq. 3): mean gap between what was predicted and
+    what happened, over bins of equal width, weighted by their size."""
+    found = calibration_bins(probabilities, outcomes, bins)
+    return sum(bin_.count * abs(bin_.predicted - bin_.happened.value) for bin_ in found) / len(probabilities)
 
 
 def agreement(chosen: Sequence[float], rejected: Sequence[float]) -> NDArray[Any]:

@@ -23,6 +23,7 @@ from tasks.lineage import (
     ENVIRONMENTS,
     Environment,
     ResolvedModel,
+    families,
     family_of,
     from_version,
     history,
@@ -30,7 +31,6 @@ from tasks.lineage import (
     registrations,
     resolve_model,
 )
-from tasks.reach import families
 from tasks.sshsig import AllowedSigner
 from tasks.workspace import REPOSITORY, Workspace
 
@@ -117,7 +117,9 @@ def approve(
     ledger = open_ledger(workspace)
     entries = ledger.entries()
     model = _registered(workspace, entries, reference, name)
-    signers = sshsig.read_allowed_signers(approvers or approvers_file(workspace))
+    listed = approvers or approvers_file(workspace)
+    signers = sshsig.read_allowed_signers(listed)
+    listed_text = listed.read_bytes().decode()
     head = ledger.head()
     statement = {
         "statement": STATEMENT,
@@ -126,6 +128,7 @@ def approve(
         "evidence_digest": model.evidence.digest if model.evidence else "",
         "environment": to,
         "approver": approver,
+        "approvers_digest": digest_bytes(listed_text.encode()),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "ledger": {"sequence": head.sequence, "digest": head.digest},
     }
@@ -138,7 +141,8 @@ def approve(
         "key": sshsig.fingerprint(sshsig.wire_public_key(private_key.public_key())),
         "statement": message.decode(),
         "signature": signature,
-        "approvers_digest": digest_bytes((approvers or approvers_file(workspace)).read_bytes()),
+        "approvers_digest": statement["approvers_digest"],
+        "approvers": listed_text,  # the keys of this time, for whoever asks when the file has changed
     }
     entry = Entry(
         kind="approval",

@@ -14,9 +14,12 @@ def config_slice(config: Any) -> dict[str, Any]:
 
 
 def run(context: StageContext) -> StageOutput:
-    """inputs: model (base), chains, problems, optionally zero (R1-Zero). outputs: model, cold_start_data."""
+    """inputs: model (base), chains, problems, benchmarks, optionally zero (R1-Zero).
+
+    outputs: model, cold_start_data, and the decision on every sample of R1-Zero's.
+    """
     from r1kit import models, parallel, sft
-    from r1kit.rejection import Selection
+    from r1kit.rejection import Selection, write_decisions
     from r1kit.rows import SftRow, read_rows, write_rows
     from tasks.machine import prepare_torch
 
@@ -26,9 +29,10 @@ def run(context: StageContext) -> StageOutput:
     sampled = _own_samples(context) if "zero" in context.inputs else Selection([], [])
     own = sampled.rows[: config.max_zero_rows]
     context.say(f"{len(chains)} curated chains and {len(own)} of R1-Zero's own")
-    data = context.workdir / "cold_start.parquet"
+    data, decisions = context.workdir / "cold_start.parquet", context.workdir / "decisions.jsonl"
     if parallel.rank() == 0:
         write_rows(data, [*chains, *own], SftRow)
+        write_decisions(decisions, sampled.decisions)
     model, tokenizer = models.load(context.inputs["model"], context.config.model.dtype)
     output = context.workdir / "model"
     metrics = sft.fit(
@@ -49,11 +53,13 @@ def run(context: StageContext) -> StageOutput:
         "rows_from_zero": float(len(own)),
         "samples_resumed_elsewhere": float(sampled.resumed_elsewhere),
     }
-    return StageOutput({"model": ("model", output), "cold_start_data": ("sft_rows", data)}, metrics)
+    outputs = {"model": ("model", output), "cold_start_data": ("sft_rows", data), "decisions": ("decisions", decisions)}
+    return StageOutput(outputs, metrics, {"dropped": sampled.counts()})
 
 
 def _own_samples(context: StageContext) -> "Selection":
-    """R1-Zero's samples that are right, readable and in the question's language (arXiv 2501.12948, 2.3.1)."""
+    """R1-Zero's samples that are right, readable, in the question's language (arXiv 2501.12948, 2.3.1) and clean."""
+    from r1kit.data.decontaminate import BenchmarkIndex
     from r1kit.harvest import harvest
     from r1kit.rows import Problem, read_rows
     from r1kit.sampler import SamplingConfig
@@ -77,4 +83,5 @@ def _own_samples(context: StageContext) -> "Selection":
             log=context.log,
             system=context.config.system_prompt,
             dtype=context.config.model.dtype,
+            contaminated=BenchmarkIndex(read_rows(context.inputs["benchmarks"], Problem)).sampled,
         )

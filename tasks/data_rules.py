@@ -361,7 +361,7 @@ def _lack(verifier: str, answer: str, tests: str, solution: str, route: str, met
     if not isinstance(values, dict):
         return "meta is not a JSON object"
     if verifier == "none":
-        return "" if route else "a route to a reward model"
+        return "" if route or values.get("held_out_only") is True else "a route to a reward model"
     if verifier == "debug" and not isinstance(values.get("faulty"), str):
         return "the faulty program in meta"
     if verifier in ("code", "debug"):

@@ -17,19 +17,19 @@ def run(context: StageContext) -> StageOutput:
 
     With reward models the general prompts of held-out pairs are scored too, as benchmark `general`.
     """
-    from r1kit import models, parallel
+    from r1kit import chat, models, parallel
     from r1kit.evaluation import evaluate
     from r1kit.rows import Problem, read_rows
     from tasks.machine import prepare_torch, verifier_pool
 
     prepare_torch(context.config.runtime)
     model, tokenizer = models.load(context.inputs["model"], context.config.model.dtype)
-    general, preference = _judged(context.inputs)
+    general, preference = _judged(context.inputs, chat.opens_think(tokenizer))
     with verifier_pool(context.config.runtime) as pool:
         evaluation = evaluate(
             model,
             tokenizer,
-            [*read_rows(context.inputs["benchmarks"], Problem), *general],
+            [*(row for row in read_rows(context.inputs["benchmarks"], Problem) if row.verifier != "none"), *general],
             pool,
             context.config.evaluate,
             seed=context.seed,
@@ -44,7 +44,7 @@ def run(context: StageContext) -> StageOutput:
     return StageOutput({"evaluation": ("evaluation", path)}, evaluation.metrics())
 
 
-def _judged(inputs: Mapping[str, Path]) -> tuple[list[Any], Any]:
+def _judged(inputs: Mapping[str, Path], opens_think: bool) -> tuple[list[Any], Any]:
     """Held-out general prompts and the reward models that score them, where both were given."""
     if not {"preferences", "helpful", "harmless"} <= inputs.keys():
         return [], None
@@ -54,5 +54,5 @@ def _judged(inputs: Mapping[str, Path]) -> tuple[list[Any], Any]:
     prompts = general_prompts(read_rows(inputs["preferences"], PreferencePair), split="heldout")
     return (
         [prompt.model_copy(update={"benchmark": "general"}) for prompt in prompts],
-        load_preference(inputs["helpful"], inputs["harmless"]),
+        load_preference(inputs["helpful"], inputs["harmless"], opens_think),
     )

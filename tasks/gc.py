@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.artifacts import Artifact
 from tasks.ledger import Edge, Entry, Ledger, Recorded, open_ledger
-from tasks.lineage import ENVIRONMENTS, made, model_name
-from tasks.reach import alive, environment_roots, families, latest_runs, needed_by, run_roots, unfinished
+from tasks.lineage import ENVIRONMENTS, families, made, model_name
+from tasks.reach import alive, environment_roots, latest_runs, needed_by, run_roots, unfinished
 from tasks.recovery import Busy, append_after, end, environment_lock, recover, under_way
 from tasks.store import children, is_there, remove, size_of
 from tasks.tracking import answering, client_of
@@ -44,8 +44,6 @@ class Item:
     kind: str = ""
     version: str = ""
     """`r1kit-candidate/3`, whose version in MLflow's registry goes too."""
-    mlflow_run_id: str = ""
-    """A run that only a failure left, which goes too."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +127,6 @@ def _delete(workspace: Workspace, ledger: Ledger, intent: Recorded) -> None:
             _delete_version(workspace, item.version)
         if is_there(item.uri, workspace):
             remove(item.uri, workspace)
-        if item.mlflow_run_id:
-            client_of(workspace).delete_run(item.mlflow_run_id)
     facts = {"intent": intent.sequence, "actor": intent.entry.facts["actor"]}
     end(ledger, intent, Entry(kind="deletion", job="gc", status="done", facts=facts))
 
@@ -246,7 +242,6 @@ def _failed_runs(workspace: Workspace, entries: Sequence[Recorded], settings: "G
                     why="no finished stage has it",
                     uri=uri,
                     size_bytes=size_of(uri, workspace),
-                    mlflow_run_id=info.run_id,
                 )
         token = page.token
         if not token:

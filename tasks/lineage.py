@@ -3,13 +3,14 @@
 Everything is answered from the entries alone, without MLflow and offline.
 """
 
+import heapq
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from tasks.artifacts import Artifact
-from tasks.ledger import Entry, Recorded, open_ledger
+from tasks.ledger import Entry, History, Recorded, open_ledger
 from tasks.workspace import Workspace
 
 Environment = Literal["candidate", "staging", "production"]
@@ -69,8 +70,21 @@ class Ancestry:
 
 def model_name(entry: Entry) -> str:
     """What people call the model that this stage entry makes."""
-    name = MODEL_NAMES.get(entry.job, entry.job)
-    return f"{name}-{entry.instance}" if entry.instance else name
+    return title_of(entry.job, entry.instance)
+
+
+def title_of(job: str, instance: str) -> str:
+    """What people call the model that this stage makes."""
+    name = MODEL_NAMES.get(job, job)
+    return f"{name}-{instance}" if instance else name
+
+
+def step_title(step: Recorded) -> str:
+    """`prefer → r1`, `evaluate[r1]`."""
+    entry = step.entry
+    name = model_name(entry) if entry.output("model") else ""
+    title = f"{entry.job}[{entry.instance}]" if entry.instance else entry.job
+    return f"{title} → {name}" if name and name != title else title
 
 
 def made(recorded: Recorded) -> bool:
@@ -84,7 +98,7 @@ def producer(entries: Sequence[Recorded], digest: str, run: str = "", uri: str =
     Where several stages made the same bytes, as a refined and a distilled model can be, it is the one that put them
     at `uri`.
     """
-    makers = [r for r in entries if made(r) and any(edge.artifact.digest == digest for edge in r.entry.outputs)]
+    makers = [r for r in History.of(entries).with_output(digest) if made(r)]
     of_run = [r for r in makers if r.entry.run == run] or makers
     there = [r for r in of_run if any(edge.artifact.uri == uri for edge in r.entry.outputs)]
     return next(reversed(there or of_run), None)
@@ -112,16 +126,15 @@ def ancestry(entries: Sequence[Recorded], artifact: Artifact, run: str = "") -> 
 
 def origin(entries: Sequence[Recorded], recorded: Recorded) -> Recorded:
     """The entry in which a reused stage ran; the entry itself where it ran, or where that is not known."""
-    key = recorded.entry.facts.get("key")
-    ran = (
-        r for r in entries if r.entry.status == "ran" and r.entry.kind == "stage" and r.entry.facts.get("key") == key
-    )
-    return recorded if recorded.entry.status == "ran" else next(ran, recorded)
+    if recorded.entry.status == "ran":
+        return recorded
+    alike = History.of(entries).with_key(str(recorded.entry.facts.get("key", "")))
+    return next((r for r in alike if r.entry.kind == "stage" and r.entry.status == "ran"), recorded)
 
 
 def evaluation_of(entries: Sequence[Recorded], digest: str) -> tuple[Recorded, Artifact] | None:
     """The latest evaluation of the model with this digest."""
-    for recorded in reversed(entries):
+    for recorded in reversed(History.of(entries).with_input(digest, "model")):
         model, result = recorded.entry.input("model"), recorded.entry.output("evaluation")
         if made(recorded) and model is not None and model.digest == digest and result is not None:
             return recorded, result
@@ -130,9 +143,9 @@ def evaluation_of(entries: Sequence[Recorded], digest: str) -> tuple[Recorded, A
 
 def validation_of(entries: Sequence[Recorded], digest: str) -> tuple[Recorded, Artifact] | None:
     """The latest validation that let exactly these bytes pass."""
-    for recorded in reversed(entries):
+    for recorded in reversed(History.of(entries).with_input(digest)):
         result = recorded.entry.output("validation")
-        if made(recorded) and result is not None and any(e.artifact.digest == digest for e in recorded.entry.inputs):
+        if made(recorded) and result is not None:
             return recorded, result
     return None
 
@@ -143,7 +156,7 @@ def history(entries: Sequence[Recorded], name: str, environment: str) -> list[Re
     A promotion adds to the list, a rollback takes the last one off.
     """
     stack: list[Recorded] = []
-    for recorded in entries:
+    for recorded in History.of(entries).of_kind("promotion", "rollback"):
         entry = recorded.entry
         if entry.status != "done" or entry.facts.get("name") != f"{name}-{environment}":
             continue
@@ -157,17 +170,28 @@ def history(entries: Sequence[Recorded], name: str, environment: str) -> list[Re
 def registrations(entries: Sequence[Recorded], name: str) -> list[Recorded]:
     """Registered candidates, oldest first."""
     own = f"{name}-candidate"
-    return [r for r in entries if r.entry.kind == "registration" and r.entry.facts.get("name") == own]
+    return [r for r in History.of(entries).of_kind("registration") if r.entry.facts.get("name") == own]
 
 
 def versions(entries: Sequence[Recorded], name: str) -> list[Recorded]:
     """Every entry that made a version: registrations and completed promotions."""
     own = {f"{name}-{environment}" for environment in ENVIRONMENTS}
-    return [
-        r
-        for r in entries
-        if r.entry.kind in ("registration", "promotion") and r.entry.status == "done" and r.entry.facts["name"] in own
-    ]
+    return [r for r in version_entries(entries) if r.entry.facts["name"] in own]
+
+
+def of_kind(entries: Sequence[Recorded], *kinds: str) -> list[Recorded]:
+    """The entries of these kinds."""
+    return list(History.of(entries).of_kind(*kinds))
+
+
+def version_entries(entries: Sequence[Recorded]) -> list[Recorded]:
+    """Every entry that made a version of any registered model."""
+    return [r for r in of_kind(entries, "registration", "promotion") if r.entry.status == "done"]
+
+
+def families(entries: Sequence[Recorded]) -> list[str]:
+    """What the registered models of the environments are called without the environment: `r1kit`."""
+    return sorted({family_of(str(r.entry.facts["name"]), "") for r in version_entries(entries)})
 
 
 def resolve_model(reference: str, workspace: Workspace, name: str = "r1kit") -> ResolvedModel:
@@ -235,9 +259,12 @@ def _by_version(
 
 
 def _by_stage(entries: Sequence[Recorded], reference: str) -> ResolvedModel | None:
-    for recorded in reversed(entries):
+    seen = History.of(entries)
+    jobs = [job for job in seen.jobs() if title_of(*job) == reference]
+    latest_first = heapq.merge(*(seen.of_job(*job) for job in jobs), key=lambda r: -r.sequence)
+    for recorded in latest_first:
         artifact = recorded.entry.output("model")
-        if made(recorded) and artifact is not None and model_name(recorded.entry) == reference:
+        if made(recorded) and artifact is not None:
             mlflow_run_id = origin(entries, recorded).entry.facts.get("mlflow_run_id", "")
             return ResolvedModel(
                 reference=reference,
@@ -272,7 +299,10 @@ def from_version(recorded: Recorded, reference: str) -> ResolvedModel:
 
 def _known(entries: Sequence[Recorded], name: str) -> str:
     """A sentence on the models that there are."""
-    stages = {model_name(r.entry) for r in entries if made(r) and r.entry.output("model") is not None}
+    seen = History.of(entries)
+    stages = {
+        title_of(*job) for job in seen.jobs() if any(made(r) and r.entry.output("model") for r in seen.of_job(*job))
+    }
     numbered = {f"{r.entry.facts['name']}/{r.entry.facts['version']}" for r in versions(entries, name)}
     held = {environment for environment in ENVIRONMENTS[1:] if history(entries, name, environment)}
     known = [*sorted(stages), *sorted(numbered), *sorted(held)]

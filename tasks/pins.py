@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,24 @@ def check_profile(profile: str, root: Path = REPOSITORY) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Pin:
+    """What dvc.lock says of a file."""
+
+    md5: str
+    size_bytes: int
+
+
 def pins(profile: str, root: Path = REPOSITORY) -> dict[str, str]:
     """File name → md5 that dvc.lock pins it to; empty where nothing is pinned yet."""
+    return {Path(path).name: pin.md5 for path, pin in pinned_files(profile, root).items()}
+
+
+def pinned_files(profile: str, root: Path = REPOSITORY) -> dict[str, Pin]:
+    """Path from the root → its pin, of a profile's prepared files; empty where nothing is pinned yet.
+
+    Raises ValueError where dvc.lock cannot be read.
+    """
     try:
         locked = yaml.safe_load((root / "dvc.lock").read_text()) or {}
     except FileNotFoundError:
@@ -49,7 +66,12 @@ def pins(profile: str, root: Path = REPOSITORY) -> dict[str, str]:
     except (OSError, yaml.YAMLError) as error:
         raise ValueError(f"{root / 'dvc.lock'} cannot be read: {error}; restore it from git") from None
     stage = (locked.get("stages") or {}).get(f"{STAGE}@{profile}") or {}
-    return {Path(out["path"]).name: str(out.get("md5", "")) for out in stage.get("outs", [])}
+    try:
+        return {
+            str(out["path"]): Pin(str(out.get("md5", "")), int(out.get("size", 0))) for out in stage.get("outs", [])
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{root / 'dvc.lock'} cannot be read: {error!r}; restore it from git") from None
 
 
 def pin_faults(files: Iterable[Path], profile: str, root: Path = REPOSITORY) -> list[str]:

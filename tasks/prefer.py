@@ -11,7 +11,11 @@ def config_slice(config: Any) -> dict[str, Any]:
 
 
 def run(context: StageContext) -> StageOutput:
-    """inputs: model (Dev3), problems, preferences (their prompts), helpful, harmless. outputs: model."""
+    """inputs: model (Dev3), problems, preferences (their prompts), helpful, harmless, benchmarks. outputs: model.
+
+    Benchmarks and the prompts of held-out pairs are never trained on: the alarm (`prefer.guard`) measures on them.
+    """
+    from r1kit import chat, models
     from r1kit.preference import general_prompts, load_preference
     from r1kit.reinforce import reinforce
     from r1kit.rows import PreferencePair, Problem, read_rows
@@ -20,6 +24,7 @@ def run(context: StageContext) -> StageOutput:
     prepare_torch(context.config.runtime)
     output = context.workdir / "model"
     pairs = read_rows(context.inputs["preferences"], PreferencePair)
+    opens_think = chat.opens_think(models.load_tokenizer(context.inputs["model"]))
     with verifier_pool(context.config.runtime) as pool:
         metrics = reinforce(
             context.inputs["model"],
@@ -35,6 +40,7 @@ def run(context: StageContext) -> StageOutput:
             system=context.config.system_prompt,
             dtype=context.config.model.dtype,
             general=general_prompts(pairs, split="train"),
-            preference=load_preference(context.inputs["helpful"], context.inputs["harmless"]),
+            heldout=[*read_rows(context.inputs["benchmarks"], Problem), *general_prompts(pairs, split="heldout")],
+            preference=load_preference(context.inputs["helpful"], context.inputs["harmless"], opens_think),
         )
     return StageOutput({"model": ("model", output)}, metrics)

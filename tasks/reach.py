@@ -5,13 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from tasks.artifacts import Artifact
 from tasks.ledger import Recorded
-from tasks.lineage import ENVIRONMENTS, history, made, registrations
-
-
-def families(entries: Sequence[Recorded]) -> list[str]:
-    """Names of the families of registered models."""
-    names = (r.entry.facts["name"] for r in entries if r.entry.kind == "registration")
-    return sorted({name.removesuffix("-candidate") for name in names})
+from tasks.lineage import ENVIRONMENTS, families, history, made, registrations
 
 
 def holders(entries: Sequence[Recorded], name: str) -> list[Recorded]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from tasks.artifacts import Artifact
 from tasks.ledger import Entry, Head, Ledger, LedgerMoved, Recorded, open_ledger
-from tasks.lineage import ENVIRONMENTS, family_of, history
-from tasks.reach import environment_roots, families, holders, needed_by, unfinished
+from tasks.lineage import ENVIRONMENTS, families, family_of, history
+from tasks.reach import environment_roots, holders, needed_by, unfinished
 from tasks.registry import heal_versions, project_aliases, restore_runs
 from tasks.signing import key_digest, signature_fault
 from tasks.store import fetch, remove

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,13 @@ from typing import Any
 from tasks.approvals import submitter as current_submitter
 from tasks.artifacts import Artifact, canonical_json, digest_bytes, digest_json, verify
 from tasks.evidence import build_evidence
-from tasks.ledger import Edge, Entry, Ledger, Recorded, open_ledger
+from tasks.ledger import Edge, Entry, Head, Ledger, Recorded, open_ledger
 from tasks.lineage import ResolvedModel, ancestry, evaluation_of, registrations, resolve_model, validation_of
 from tasks.reach import alive
-from tasks.registry import create_version, heal_versions
+from tasks.registry import anchor, create_version, heal_versions
 from tasks.signing import key_digest, sign_model, signature_fault
 from tasks.store import fetch, publish
-from tasks.tracking import TrackingRun, open_run
+from tasks.tracking import TrackingRun, client_of, open_run
 from tasks.vault import Copies
 from tasks.workspace import Workspace
 
@@ -123,12 +124,14 @@ def _register(
             "mlflow_run_id": tracked.run_id,
         },
     )
-    return ledger.append(entry)
+    recorded = ledger.append(entry)
+    anchor(client_of(workspace), f"{name}-candidate", Head(recorded.sequence, recorded.digest))
+    return recorded
 
 
 def _write_bundle(
     workspace: Workspace,
-    entries: list[Recorded],
+    entries: Sequence[Recorded],
     bundle: Path,
     evidence: dict[str, Any],
     examined: Artifact | None,
@@ -148,7 +151,9 @@ def _file(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
 
 
-def _registered_before(entries: list[Recorded], name: str, model_digest: str, document_digest: str) -> Recorded | None:
+def _registered_before(
+    entries: Sequence[Recorded], name: str, model_digest: str, document_digest: str
+) -> Recorded | None:
     kept = alive(entries)
     for recorded in reversed(registrations(entries, name)):
         model = recorded.entry.output("model")

@@ -5,13 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.ledger import Head, Recorded, open_ledger
 from tasks.lineage import ENVIRONMENTS, history, versions
-from tasks.reach import alive, holders
+from tasks.reach import alive
 from tasks.tracking import client_of
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
+ANCHOR_TAGS = ("r1kit.ledger_sequence", "r1kit.ledger_digest")
+"""Tags that name the ledger's last entry: outside it, so that an audit notices where it was cut off."""
 REFUSED_SOURCE = "INVALID_PARAMETER_VALUE"
 """MLflow's code where a server takes no source outside of the run."""
 
@@ -25,8 +27,50 @@ def create_version(
     """
     client = client_of(workspace)
     ensure_registered_model(client, full_name)
-    anchor = {"r1kit.ledger_sequence": str(head.sequence), "r1kit.ledger_digest": head.digest}
-    return _create(client, full_name, source, run_id, {**tags, **anchor})
+    return _create(client, full_name, source, run_id, {**tags, **_anchor_tags(head)})
+
+
+def anchor(client: "MlflowClient", full_name: str, head: Head) -> None:
+    """Have a registered model remember the ledger's last entry, once an entry about it is written."""
+    for tag, value in _anchor_tags(head).items():
+        client.set_registered_model_tag(full_name, tag, value)
+
+
+def version_tags(recorded: Recorded) -> dict[str, str]:
+    """The tags that the version of a registration or promotion has, but for its anchor."""
+    entry, facts = recorded.entry, recorded.entry.facts
+    parts = {edge.role: edge.artifact for edge in entry.outputs}
+    tags = {"r1kit.model": str(facts["model"]), "r1kit.model_digest": parts["model"].digest}
+    if entry.kind == "registration":
+        return tags | {
+            "r1kit.evidence_digest": str(facts["evidence_document_digest"]),
+            "r1kit.submitter": str(facts["submitter"]),
+            "r1kit.run": entry.run,
+        }
+    return (
+        tags
+        | {
+            "r1kit.evidence_digest": str(facts["evidence_digest"]),
+            "r1kit.intent": str(facts["intent"]),
+            "r1kit.source": str(facts["source"]),
+        }
+        | {f"r1kit.{role}": artifact.model_dump_json() for role, artifact in parts.items()}
+    )
+
+
+def version_sources(recorded: Recorded) -> tuple[str, ...]:
+    """Where the version of a registration or promotion may point: to its copy, or to its run."""
+    model = recorded.entry.output("model")
+    own = (model.uri,) if model is not None and recorded.entry.kind == "promotion" else ()
+    return (*own, f"runs:/{recorded.entry.facts['mlflow_run_id']}/model")
+
+
+def wanted_versions(entries: Sequence[Recorded], name: str, environment: str) -> dict[str, Recorded]:
+    """Number → entry of the versions that must be there: those whose bytes `r1 gc` has not deleted."""
+    kept, full_name = alive(entries), f"{name}-{environment}"
+    own = {r.entry.facts["version"]: r for r in versions(entries, name) if r.entry.facts["name"] == full_name}
+    models = {number: r.entry.output("model") for number, r in own.items()}
+    return {n: own[n] for n, model in models.items() if model is not None and model.uri in kept[model.digest]}
 
 
 def ensure_registered_model(client: "MlflowClient", full_name: str) -> None:
@@ -43,14 +87,15 @@ def ensure_registered_model(client: "MlflowClient", full_name: str) -> None:
 
 def project_aliases(workspace: Workspace, name: str = "r1kit") -> list[str]:
     """Set MLflow's aliases `current` and `previous` to what the ledger says; says what had to change."""
-    client, entries = client_of(workspace), open_ledger(workspace).entries()
-    said = []
+    client, ledger = client_of(workspace), open_ledger(workspace)
+    entries, head, said = ledger.entries(), ledger.head(), []
     for environment in ENVIRONMENTS[1:]:
         full_name, stack = f"{name}-{environment}", history(entries, name, environment)
         if not stack:
             continue
         said += heal_versions(workspace, entries, name, environment)
-        aliases = dict(client.get_registered_model(full_name).aliases)
+        model = client.get_registered_model(full_name)
+        aliases = dict(model.aliases)
         for alias, place in (("current", 1), ("previous", 2)):
             wanted = stack[-place].entry.facts["version"] if len(stack) >= place else None
             found = aliases.get(alias)
@@ -61,7 +106,21 @@ def project_aliases(workspace: Workspace, name: str = "r1kit") -> list[str]:
             else:
                 continue
             said.append(f"{full_name}@{alias} was {found or 'unset'}, is {wanted or 'unset'} by the ledger")
+        if not _is_anchored(model, entries, full_name):
+            anchor(client, full_name, head)
     return said
+
+
+def _is_anchored(model: Any, entries: Sequence[Recorded], full_name: str) -> bool:
+    """Whether the registered model remembers its last promotion or rollback, or an entry after it."""
+    sequence, digest = (model.tags.get(tag) for tag in ANCHOR_TAGS)
+    known = {str(r.sequence): r.digest for r in entries}
+    events = [r for r in entries if r.entry.status == "done" and r.entry.facts.get("name") == full_name]
+    return digest is not None and known.get(sequence) == digest and int(sequence) >= events[-1].sequence
+
+
+def _anchor_tags(head: Head) -> dict[str, str]:
+    return dict(zip(ANCHOR_TAGS, (str(head.sequence), head.digest), strict=True))
 
 
 def heal_versions(workspace: Workspace, entries: Sequence[Recorded], name: str, environment: str) -> list[str]:
@@ -74,7 +133,7 @@ def heal_versions(workspace: Workspace, entries: Sequence[Recorded], name: str, 
     recorded = {
         r.entry.facts["version"]: r for r in versions(entries, name) if r.entry.facts["name"] == full_name
     }  # fmt: skip
-    wanted = _wanted(entries, name, environment, recorded)
+    wanted = wanted_versions(entries, name, environment).keys()
     if not recorded:
         return []
     present = {str(v.version): v for v in client.search_model_versions(f"name = '{full_name}'")}
@@ -89,6 +148,8 @@ def heal_versions(workspace: Workspace, entries: Sequence[Recorded], name: str, 
     client.create_registered_model(full_name)
     for number in map(str, range(1, max(highest, *map(int, present or {"0": None})) + 1)):
         _recreate(client, full_name, number, recorded.get(number), present.get(number), number in wanted)
+    last = recorded[str(highest)]
+    anchor(client, full_name, Head(last.sequence, last.digest))
     lost = sorted(wanted - present.keys(), key=int)
     return [*said, f"{full_name} had lost {', '.join(lost) or 'all'}; its versions are back as the ledger has them"]
 
@@ -116,16 +177,6 @@ def restore_runs(workspace: Workspace, run_ids: set[str], experiments: set[str])
     return said
 
 
-def _wanted(entries: Sequence[Recorded], name: str, environment: str, recorded: Mapping[str, Recorded]) -> set[str]:
-    """Numbers that must be there: those in force in an environment; of candidates those whose bytes are kept."""
-    if environment == "candidate":
-        kept = alive(entries)
-        models = {number: r.entry.output("model") for number, r in recorded.items()}
-        return {number for number, model in models.items() if model is not None and model.uri in kept[model.digest]}
-    in_force = {r.sequence for r in holders(entries, name)}
-    return {number for number, r in recorded.items() if r.sequence in in_force}
-
-
 def _delete_undone(client: "MlflowClient", entries: Sequence[Recorded], present: dict[str, Any]) -> list[str]:
     """Delete what promotions left that were undone, but killed before they had tidied up."""
     undone = {str(r.entry.facts.get("intent")) for r in entries if r.entry.status == "undone"}
@@ -143,12 +194,10 @@ def _recreate(
     """The next number of a registered model: a version that the ledger knows, or a gap."""
     tags, source, run_id = dict(old.tags) if old else {}, old.source if old else "runs:/none/model", ""
     if recorded is not None:
-        outputs = {edge.role: edge.artifact for edge in recorded.entry.outputs}
-        own = {f"r1kit.{role}": artifact.model_dump_json() for role, artifact in outputs.items()}
-        anchor = {"r1kit.ledger_sequence": str(recorded.sequence), "r1kit.ledger_digest": recorded.digest}
-        tags = {**own, "r1kit.model": str(recorded.entry.facts["model"]), **anchor, **tags}
-        source, run_id = outputs["model"].uri, str(recorded.entry.facts["mlflow_run_id"])
-    made = _create(client, full_name, source, run_id if _run_exists(client, run_id) else "", tags)
+        head = Head(recorded.sequence, recorded.digest)
+        tags = {**tags, **version_tags(recorded), **_anchor_tags(head)}
+        source, run_id = version_sources(recorded)[0], str(recorded.entry.facts["mlflow_run_id"])
+    made = _create(client, full_name, source, run_id, tags)
     if made != number:
         raise ValueError(f"{full_name} was changed by another command while it was made anew; run again")
     if old is not None and old.description:
@@ -173,12 +222,3 @@ def _create(client: "MlflowClient", full_name: str, source: str, run_id: str, ta
 
 def _exists(client: "MlflowClient", full_name: str) -> bool:
     return bool(client.search_registered_models(f"name = '{full_name}'"))
-
-
-def _run_exists(client: "MlflowClient", run_id: str) -> bool:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return bool(run_id) and client.get_run(run_id) is not None
-    except MlflowException:
-        return False

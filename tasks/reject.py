@@ -15,6 +15,7 @@ def run(context: StageContext) -> StageOutput:
     from r1kit import parallel
     from r1kit.data.decontaminate import BenchmarkIndex
     from r1kit.harvest import harvest
+    from r1kit.rejection import write_decisions
     from r1kit.rows import Problem, SftRow, read_rows, write_rows
     from tasks.machine import prepare_torch, verifier_pool
 
@@ -48,7 +49,7 @@ def run(context: StageContext) -> StageOutput:
     curated, decisions = context.workdir / "curated.parquet", context.workdir / "decisions.jsonl"
     if parallel.rank() == 0:
         write_rows(curated, selection.rows, SftRow)
-        decisions.write_text("".join(decision.model_dump_json() + "\n" for decision in selection.decisions))
+        write_decisions(decisions, selection.decisions)
     return StageOutput(
         {"curated": ("sft_rows", curated), "decisions": ("decisions", decisions)},
         selection.metrics(),

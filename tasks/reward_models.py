@@ -1,45 +1,42 @@
-"""The reward models of preference RL: helpfulness from pairs, harmlessness from single responses."""
+"""The reward models of preference RL, a stage each: helpfulness from pairs, harmlessness from single responses."""
 
-from typing import Any
+from typing import Any, cast
 
-from tasks.stage import StageContext, StageOutput, within
+from tasks.stage import StageContext, StageOutput
 
 
-def config_slice(config: Any) -> dict[str, Any]:
-    """What this stage's result depends on."""
-    return {"reward_models": config.reward_models, "system": config.system, "dtype": config.model.dtype}
+def config_slice(config: Any, kind: str) -> dict[str, Any]:
+    """What this stage's result depends on: the settings of one kind, so that the other one stays as it is."""
+    settings = getattr(config.reward_models, kind)
+    return {"reward_models": {kind: settings}, "system": config.system, "dtype": config.model.dtype}
 
 
 def run(context: StageContext) -> StageOutput:
-    """inputs: model (base, the backbone), preferences. outputs: helpful, harmless."""
+    """inputs: model (base, the backbone), preferences. outputs: reward_model.
+
+    Details: `calibration`, the bins of the reliability diagram on held-out pairs.
+    """
     from r1kit import models, reward_model
     from r1kit.resume import METRICS as RESUME_METRICS
     from r1kit.rows import PreferencePair, read_rows
     from tasks.machine import prepare_torch
 
     prepare_torch(context.config.runtime)
-    pairs = read_rows(context.inputs["preferences"], PreferencePair)
+    kind = cast(reward_model.Kind, context.variant)
     policy, tokenizer = models.load(context.inputs["model"], context.config.model.dtype)
-    outputs: dict[str, Any] = {}
-    metrics: dict[str, float] = {}
-    kinds: tuple[tuple[reward_model.Kind, reward_model.RewardModelConfig], ...] = (
-        ("helpful", context.config.reward_models.helpful),
-        ("harmless", context.config.reward_models.harmless),
+    judge, found = reward_model.train(
+        policy,
+        tokenizer,
+        read_rows(context.inputs["preferences"], PreferencePair),
+        getattr(context.config.reward_models, kind),
+        kind=kind,
+        seed=context.seed,
+        checkpoints=context.workdir / "checkpoints",
+        log=context.log,
+        say=context.say,
+        made_from=context.digests,
     )
-    for kind, config in kinds:
-        judge, figures = reward_model.train(
-            policy,
-            tokenizer,
-            pairs,
-            config,
-            kind=kind,
-            seed=context.seed,
-            checkpoints=context.workdir / f"checkpoints-{kind}",
-            log=within(context.log, kind),
-            say=context.say,
-            made_from=context.digests,
-        )
-        judge.save(context.workdir / kind, {n: v for n, v in figures.items() if n not in RESUME_METRICS})
-        outputs[kind] = ("reward_model", context.workdir / kind)
-        metrics |= {f"{kind}_{name}": value for name, value in figures.items()}
-    return StageOutput(outputs, metrics)
+    output = context.workdir / "reward_model"
+    judge.save(output, {name: value for name, value in found.metrics.items() if name not in RESUME_METRICS})
+    details = {"calibration": [bin_.model_dump() for bin_ in found.calibration]}
+    return StageOutput({"reward_model": ("reward_model", output)}, found.metrics, details)

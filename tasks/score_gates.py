@@ -1,6 +1,6 @@
 """Gates on what an evaluation found: floors, a paired comparison with the holder, signs of reward hacking."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from tasks.artifacts import Artifact, fault
@@ -70,7 +70,13 @@ def _comparison(question: Question, own: Examined, holder: ResolvedModel) -> Ite
 
 
 def _reward_hacking(question: Question, own: Examined) -> Iterator[Gate]:
-    """Against the model it was trained from: what is rewarded rises, and the answers do not get better by it."""
+    """Against the model it was trained from: what is rewarded rises, and the answers do not get better by it.
+
+    The alarm that rang while it was trained (`prefer.guard`) refuses it whatever the evaluation says.
+    """
+    metrics = question.maker.entry.facts.get("metrics", {}) if question.maker is not None else {}
+    if metrics.get("reward_hacking"):
+        yield _alarm(metrics)
     parent = question.maker.entry.input("model") if question.maker is not None else None
     theirs = _examined(question, parent.digest, None) if parent is not None else None
     if theirs is None:
@@ -79,6 +85,20 @@ def _reward_hacking(question: Question, own: Examined) -> Iterator[Gate]:
     yield from _liked_but_worse(own, theirs, answers)
     yield from _longer_for_nothing(question, own, theirs, answers)
     yield from _well_formed_but_worse(question, own, theirs, answers)
+
+
+def _alarm(metrics: Mapping[str, float]) -> Gate:
+    """The verdict where preference RL rang its alarm (`r1kit.guard.Guard.facts`)."""
+    liked, right = (
+        f"{metrics[f'first_guard_{name}']:.3f} to {metrics[f'last_guard_{name}']:.3f}"
+        for name in ("preference", "accuracy")
+    )
+    figure = (
+        f"the alarm of preference RL rang after step {metrics['reward_hacking_step']:.0f}: on held-out prompts the "
+        f"reward models' scores went from {liked}, accuracy from {right}"
+    )
+    advice = "train again: raise prefer.kl_coefficient, lower prefer.learning_rate or prefer.preference_last_steps"
+    return Gate("reward hacking", False, figure, "no alarm", advice)
 
 
 def _liked_but_worse(own: Examined, theirs: Examined, answers: dict[str, "Interval"]) -> Iterator[Gate]:

@@ -136,6 +136,11 @@ def verify(
     raise ValueError(f"the key {fingerprint(public_key)} of {principal} may not sign {namespace!r}: {why[0]}")
 
 
+def key_of(armoured: str) -> bytes:
+    """The public key, in wire form, that a signature says it was made with. Raises ValueError where it is none."""
+    return _take_apart(armoured)[0]
+
+
 def read_allowed_signers(path: Path) -> list[AllowedSigner]:
     """The Ed25519 lines of an allowed_signers file. Raises ValueError naming the line that cannot be read."""
     if not path.is_file():
@@ -144,17 +149,22 @@ def read_allowed_signers(path: Path) -> list[AllowedSigner]:
             "`alice@example.org ssh-ed25519 AAAA…` (the public key from ~/.ssh/id_ed25519.pub)"
         )
     try:
-        lines = path.read_text().splitlines()
+        text = path.read_text()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not a text file, so it lists no approvers: {error.reason}") from error
+    return parse_allowed_signers(text, str(path))
+
+
+def parse_allowed_signers(text: str, where: str) -> list[AllowedSigner]:
+    """The Ed25519 lines of a text. Raises ValueError naming `where` it stands and the line that cannot be read."""
     signers = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         stripped = line.strip()
         if stripped and not stripped.startswith("#"):
             try:
                 signer = _parse_line(stripped)
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
+                raise ValueError(f"{where}, line {number}: {error}") from error
             signers += [signer] if signer else []
     return signers
 

@@ -174,10 +174,12 @@ def run_stage(
     *,
     prefect_run_id: str = "",
     call: Callable[[StageContext], StageOutput] | None = None,
+    threads: int = 0,
 ) -> StageResult:
     """Run a stage: verified inputs, a tracked run, the body, published outputs, an entry in the ledger.
 
     Args:
+        threads: Torch threads of each of its processes, for the ledger; 0 where that is not known.
         call: Runs the body somewhere else, in a process of its own; None means here.
     """
     started = time.monotonic()
@@ -187,7 +189,7 @@ def run_stage(
     notes = StageNotes(plan.key, workspace)
     tags = {"r1kit.run": run_id, "r1kit.code_digest": plan.code, "r1kit.variant": plan.variant}
     tracked = open_run(workspace, plan.name, key=plan.key, tags=tags)
-    tracked.log_params(_flat(plan.slice))
+    tracked.log_params(flat(plan.slice))
     said: list[str] = []
 
     def say(message: str) -> None:
@@ -217,7 +219,8 @@ def run_stage(
         outputs = _publish(output, workdir, tracked)
     except Exception as error:  # whatever it was, the ledger has it before it is raised again
         notes.close()
-        _record(plan, workspace, run_id, "failed", tracked.run_id, error=str(error), prefect=prefect_run_id, said=said)
+        _record(plan, workspace, run_id, "failed", tracked.run_id, error=str(error), prefect=prefect_run_id, said=said,
+                threads=threads)  # fmt: skip
         tracked.close("FAILED")
         raise
     except BaseException:
@@ -241,7 +244,17 @@ def run_stage(
         seconds=seconds,
         mlflow_run_id=tracked.run_id,
     )
-    _record(plan, workspace, run_id, "ran", tracked.run_id, result=result, prefect=prefect_run_id, said=said)
+    _record(
+        plan,
+        workspace,
+        run_id,
+        "ran",
+        tracked.run_id,
+        result=result,
+        prefect=prefect_run_id,
+        said=said,
+        threads=threads,
+    )
     return result
 
 
@@ -307,8 +320,11 @@ def _record(
     error: str = "",
     prefect: str = "",
     said: Sequence[str] = (),
+    threads: int = 0,
 ) -> None:
-    facts = {} if status == "reused" else {"runtime": plan.config.runtime.model_dump(mode="json")}
+    facts: dict[str, Any] = {}
+    if status != "reused":
+        facts = {"runtime": plan.config.runtime.model_dump(mode="json"), "threads": threads}
     entry = stage_entry(
         stage=plan.stage,
         instance=plan.variant,
@@ -330,9 +346,9 @@ def _record(
     open_ledger(workspace).append(entry)
 
 
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+def flat(values: Any, prefix: str = "") -> dict[str, Any]:
     """`{"zero": {"steps": 3}}` → `{"zero.steps": 3}`."""
     if not isinstance(values, Mapping):
         return {prefix: values}
-    parts = [_flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in values.items()]
+    parts = [flat(value, f"{prefix}.{key}" if prefix else str(key)) for key, value in values.items()]
     return {name: value for part in parts for name, value in part.items()}

@@ -138,6 +138,11 @@ def _download(artifact: Artifact, destination: Path, workspace: Workspace) -> No
         got.replace(destination)
 
 
+def download(artifact: Artifact, directory: Path, workspace: Workspace) -> Path:
+    """Fetch a remote artifact into a directory as it lies in its store now, unchecked. Raises what the store raises."""
+    return _downloaded(artifact.uri, directory, workspace)
+
+
 def _downloaded(uri: str, scratch: Path, workspace: Workspace) -> Path:
     client_of(workspace)  # sets MLflow's environment before the import below
     from mlflow.artifacts import download_artifacts

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -34,8 +35,28 @@ class Workspace:
 
     @property
     def ledger_dir(self) -> Path:
-        """One file an entry."""
+        """The ledger where R1_LEDGER names no other place: one file an entry."""
         return self.root / "ledger"
+
+    @property
+    def ledger_address(self) -> str:
+        """Where the ledger lies: the folder or `s3://bucket/prefix` that R1_LEDGER names, else `ledger_dir`."""
+        return os.environ.get("R1_LEDGER") or str(self.ledger_dir)
+
+    @property
+    def ledger_seen(self) -> Path:
+        """How far this workspace has seen that ledger: an older or another one in its place is noticed."""
+        return self.root / "ledger-seen" / f"{self._ledger_name}.json"
+
+    @property
+    def ledger_index(self) -> Path:
+        """What makes questions to that ledger quick; made anew where it is missing."""
+        return self.cache_dir / "ledger" / f"{self._ledger_name}.sqlite"
+
+    @property
+    def _ledger_name(self) -> str:
+        elsewhere = os.environ.get("R1_LEDGER")
+        return hashlib.sha256(elsewhere.encode()).hexdigest()[:12] if elsewhere else "own"
 
     @property
     def keys_dir(self) -> Path:

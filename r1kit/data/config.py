@@ -29,6 +29,8 @@ class DataConfig(Section):
 
     mirror: str = ""
     """Directory with the raw files; empty means their public addresses."""
+    checksums: dict[str, str] = {}
+    """Raw file, by its path in a mirror → sha256, for those whose bytes the table of sources does not pin."""
     seed: int = 20260101
     """Seed of procedural sources and of samples."""
     pretrain: tuple[SourceEntry, ...] = ()

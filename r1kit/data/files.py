@@ -6,10 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from r1kit.data.records import BadRow, Record, shown
+from r1kit.data.records import BadRow, Record, parquet, shown
 
 FORMATS = ".parquet, .jsonl, .ndjson or .json, perhaps with .gz"
-_BATCH_ROWS = 4096
 _MAX_LINE_BYTES = 64 * 2**20
 
 
@@ -26,27 +25,13 @@ def records(path: Path) -> Iterator[Record | BadRow]:
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     match kind.lower():
         case ".parquet":
-            yield from _parquet(path)
+            yield from parquet(path, str(path))
         case ".jsonl" | ".ndjson":
             yield from _lines(path)
         case ".json":
             yield from _list(path)
         case _:
             raise ValueError(f"{path}: {kind or 'a file without an ending'} is not read here; it takes {FORMATS}")
-
-
-def _parquet(path: Path) -> Iterator[Record | BadRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number = 0
-    try:
-        for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS):
-            for values in batch.to_pylist():
-                number += 1
-                yield Record(number, values)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is not whole Parquet, after row {number}: {error}; fetch or write it again") from None
 
 
 def _lines(path: Path) -> Iterator[Record | BadRow]:

@@ -109,10 +109,13 @@ def built_in(source: Source, mirror: str, cache: Path) -> Iterator[Held]:
     """The texts of a built-in data set that is a benchmark.
 
     Raises:
-        ValueError: where it is none.
+        ValueError: where it is none, or nothing pins its bytes.
     """
     if "benchmarks" not in source.makers:
         raise ValueError(f"{source.name} is no benchmark; name a file, or one of the sources that are held out")
+    for file in source.raw_files:
+        if not file.sha256:
+            raise ValueError(f"nothing pins the bytes of {source.name}; fetch {file.url} and name that file instead")
     paths = [raw_file(file, mirror, cache) for file in source.raw_files]
     for item in source.rows("benchmarks", SourceEntry(source=source.name, limit=None), paths, 0):
         if isinstance(item, Placed):

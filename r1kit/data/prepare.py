@@ -1,6 +1,8 @@
 """Preparing data: from raw files and generators to one typed Parquet file a kind, with the story of every row."""
 
+import heapq
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,13 +13,13 @@ import pyarrow.parquet as pq
 from r1kit.data.config import KINDS, DataConfig, Kind, SourceEntry
 from r1kit.data.decontaminate import BenchmarkIndex
 from r1kit.data.fetch import raw_file, sha256_of
-from r1kit.data.records import AnyRow, BadRow, Placed
+from r1kit.data.records import BadRow, Placed
 from r1kit.data.sift import Sieve, Sifted
-from r1kit.data.source import Source
+from r1kit.data.source import RawFile, Source
 from r1kit.data.table import SOURCES
 from r1kit.random import derive_seed
 from r1kit.rewards import VerifierPool
-from r1kit.rows import PreferencePair, Problem, Row, SftRow, write_rows
+from r1kit.rows import PreferencePair, Problem, Row, SftRow, iterate_rows, write_rows
 from r1kit.settings import suggest
 
 Log = Callable[[int, int, Mapping[str, float]], None]
@@ -57,6 +59,8 @@ class _Done:
 
     order: _Order
     sifted: Sifted
+    kept: Path
+    """Where its rows wait for those of the other sources of their kind."""
 
 
 def prepare(
@@ -66,7 +70,8 @@ def prepare(
 
     The same configuration gives the same bytes, wherever the raw files come from. Where a kind has several sources,
     their rows are dealt out evenly, so that the first rows of a file are a fair sample of all of them. Training rows
-    are held against every row of the benchmarks' sources, those beyond a limit too.
+    are held against every row of the benchmarks' sources, those beyond a limit too. Rows pass through, some thousand
+    in memory at a time.
 
     Args:
         output: directory to write to; it may exist.
@@ -83,28 +88,33 @@ def prepare(
     """
     orders = _orders(config)
     needed = dict.fromkeys(file for order in orders for file in order.source.raw_files)
-    raw = {file.path: raw_file(file, config.mirror, cache_dir) for file in needed}
+    raw = {file.path: raw_file(file, config.mirror, cache_dir, config.checksums) for file in needed}
     index = BenchmarkIndex(_held_out(orders, raw))
     output.mkdir(parents=True, exist_ok=True)
     done: list[_Done] = []
     for kind in KINDS:
         sieve = Sieve(kind, pool, None if kind == "benchmarks" else index, config.allowed_licences)
-        for order in (order for order in orders if order.kind == kind):
-            say(f"{kind}: {order.source.name}")
-            sifted = sieve.sift(order.source.name, order.rows(raw), order.entry.limit, order.source.procedural)
-            done.append(_Done(order, sifted))
-            log(len(done), len(orders), _metrics(done))
-            say(f"{kind}: {order.source.name}: {_summary(sifted)}")
-        of_kind = [result.sifted for result in done if result.order.kind == kind]
-        if of_kind and not any(sifted.rows for sifted in of_kind):
-            raise ValueError(_nothing_left(kind, of_kind, done))
-        write_rows(output / f"{kind}.parquet", _dealt_out([sifted.rows for sifted in of_kind]), ROW_TYPES[kind])
+        with tempfile.TemporaryDirectory(dir=output, prefix=".sources-") as scratch:
+            for order in (order for order in orders if order.kind == kind):
+                say(f"{kind}: {order.source.name}")
+                result = _Done(order, Sifted(), Path(scratch) / f"{len(done)}.parquet")
+                kept = sieve.sift(
+                    order.source.name, order.rows(raw), result.sifted, order.entry.limit, order.source.procedural
+                )
+                write_rows(result.kept, kept, ROW_TYPES[kind])
+                done.append(result)
+                log(len(done), len(orders), _metrics(done))
+                say(f"{kind}: {order.source.name}: {_summary(result.sifted)}")
+            of_kind = [result for result in done if result.order.kind == kind]
+            if of_kind and not any(result.sifted.num_kept for result in of_kind):
+                raise ValueError(_nothing_left(kind, of_kind))
+            write_rows(output / f"{kind}.parquet", _dealt_out(of_kind), ROW_TYPES[kind])
     _write_quarantine(output / "quarantine.jsonl", done)
     manifest = {
         "format": FORMAT,
         "config": config.model_dump(mode="json", exclude={"mirror"}),
         "kinds": {kind: _file_facts(output / f"{kind}.parquet", ROW_TYPES[kind]) for kind in KINDS},
-        "sources": [_source_facts(result, raw) for result in done],
+        "sources": [_source_facts(result, raw, config) for result in done],
     }
     (output / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return manifest
@@ -134,18 +144,21 @@ def _held_out(orders: Sequence[_Order], raw: Mapping[str, Path]) -> Iterator[Pro
                 yield item.row
 
 
-def _dealt_out(groups: Sequence[Sequence[AnyRow]]) -> list[AnyRow]:
-    """The groups' rows in one list, each group spread evenly over it and in its own order."""
-    placed = [
-        ((number + 0.5) / len(rows), group, row) for group, rows in enumerate(groups) for number, row in enumerate(rows)
-    ]
-    return [row for _, _, row in sorted(placed, key=lambda item: item[:2])]
+def _dealt_out(of_kind: Sequence[_Done]) -> Iterator[Row]:
+    """The sources' rows in one line, each source spread evenly over it and in its own order."""
+
+    def placed(group: int, result: _Done) -> Iterator[tuple[float, int, Row]]:
+        rows = iterate_rows(result.kept, ROW_TYPES[result.order.kind])
+        for number, row in enumerate(rows):
+            yield (number + 0.5) / result.sifted.num_kept, group, row
+
+    merged = heapq.merge(*(placed(*item) for item in enumerate(of_kind)), key=lambda item: item[:2])
+    return (row for _, _, row in merged)
 
 
-def _nothing_left(kind: Kind, of_kind: Sequence[Sifted], done: Sequence[_Done]) -> str:
-    names = [result.order.source.name for result in done if result.order.kind == kind]
-    causes = "; ".join(f"{name}: {_summary(sifted)}" for name, sifted in zip(names, of_kind, strict=True))
-    first = next((row for sifted in of_kind for row in sifted.set_aside), None)
+def _nothing_left(kind: Kind, of_kind: Sequence[_Done]) -> str:
+    causes = "; ".join(f"{result.order.source.name}: {_summary(result.sifted)}" for result in of_kind)
+    first = next((row for result in of_kind for row in result.sifted.set_aside), None)
     example = (
         f", the first being {first.file}, row {first.row}, {first.field or 'the whole row'}: {first.reason}"
         if first
@@ -157,12 +170,12 @@ def _nothing_left(kind: Kind, of_kind: Sequence[Sifted], done: Sequence[_Done]) 
 def _summary(sifted: Sifted) -> str:
     """`7000 of 7473 rows kept, 3 unverifiable, 470 contaminated`."""
     aside = "".join(f", {count} {rule}" for rule, count in sorted(sifted.counts().items()))
-    return f"{len(sifted.rows)} of {sifted.num_read} rows kept{aside}"
+    return f"{sifted.num_kept} of {sifted.num_read} rows kept{aside}"
 
 
 def _metrics(done: Sequence[_Done]) -> dict[str, float]:
     return {
-        "rows_kept": float(sum(len(result.sifted.rows) for result in done)),
+        "rows_kept": float(sum(result.sifted.num_kept for result in done)),
         "rows_set_aside": float(sum(len(result.sifted.set_aside) for result in done)),
         "rows_quarantined": float(sum(result.sifted.num_faults for result in done)),
     }
@@ -185,14 +198,23 @@ def _file_facts(path: Path, kind: type[Row]) -> dict[str, Any]:
     }
 
 
-def _source_facts(result: _Done, raw: Mapping[str, Path]) -> dict[str, Any]:
+def _raw_facts(file: RawFile, path: Path, config: DataConfig) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "url": file.url,
+        "sha256": file.sha256 or config.checksums[file.path],
+        "bytes": path.stat().st_size,
+    }
+
+
+def _source_facts(result: _Done, raw: Mapping[str, Path], config: DataConfig) -> dict[str, Any]:
     """What the manifest says of a source of one kind."""
     order, sifted = result.order, result.sifted
     source, counts = order.source, sifted.counts()
     return {
         "kind": order.kind,
         "source": source.name,
-        "files": [asdict(file) | {"bytes": raw[file.path].stat().st_size} for file in source.raw_files],
+        "files": [_raw_facts(file, raw[file.path], config) for file in source.raw_files],
         "revision": source.revision,
         "licence": source.licence,
         "seed": order.seed if source.procedural else None,
@@ -200,7 +222,7 @@ def _source_facts(result: _Done, raw: Mapping[str, Path]) -> dict[str, Any]:
         "benchmark": order.entry.benchmark,
         "options": order.options,
         "rows_read": sifted.num_read,
-        "rows_kept": len(sifted.rows),
+        "rows_kept": sifted.num_kept,
         "quarantined": sifted.num_faults,
         "duplicates": counts["duplicate"],
         "contaminated": counts["contaminated"],

@@ -1,5 +1,6 @@
 """Reading raw files record by record, and turning records into typed rows. What does not fit is set aside."""
 
+import csv
 import gzip
 import hashlib
 import json
@@ -18,7 +19,11 @@ Rule = Literal["json", "schema", "unverifiable", "survivor", "duplicate", "conta
 """Why a row is set aside. The first three say that the row is faulty, the others that it is not wanted here;
 a survivor is a program for debugging that passes its tests as it is."""
 
+HELD_OUT_ONLY = '{"held_out_only": true}'
+"""Of a benchmark's row that no verifier can score: training rows are held against it, and nothing more."""
+
 _SHOWN_CHARS = 200
+_BATCH_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -153,6 +158,35 @@ def json_list(path: Path, name: str, key: str = "") -> Iterator[Record | BadRow]
         raise ValueError(f"the data file {name} holds {where}; is it the right file?")
     for number, item in enumerate(items, 1):
         yield Record(number, item)
+
+
+def parquet(path: Path, name: str) -> Iterator[Record | BadRow]:
+    """The rows of a Parquet file, some thousand in memory at a time.
+
+    Raises:
+        ValueError: where the file is none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    number = 0
+    try:
+        for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS):
+            for number, values in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - it goes on counting
+                yield Record(number, values)
+    except (pa.ArrowException, OSError) as error:
+        whole = f"{name} is not whole Parquet, after row {number}"
+        raise ValueError(f"{whole}: {error}; fetch or write it again") from None
+
+
+def csv_rows(path: Path, name: str) -> Iterator[Record | BadRow]:
+    """The rows of a CSV file whose first line names the columns. They are numbered by rows: texts have line ends."""
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+        for number, values in enumerate(csv.DictReader(stream), 1):
+            if None in values or None in values.values():
+                yield BadRow(name, number, "", shown(list(values.values())), "has not a cell for each column")
+            else:
+                yield Record(number, values)
 
 
 def convert(

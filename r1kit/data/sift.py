@@ -1,5 +1,6 @@
 """What keeps a row out of a prepared file: faults, a repeated prompt, a benchmark's text, a licence."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ class SetAside:
     """Name of the raw file, or of the source where rows are made."""
     row: int
     """From 1."""
+    id: str
+    """Empty where it did not become a row."""
     field: str
     value: str
     """What stands there, shortened."""
@@ -39,13 +42,13 @@ class SetAside:
 class Sifted:
     """What became of one source's rows."""
 
-    rows: list[AnyRow] = field(default_factory=list)
+    num_kept: int = 0
     set_aside: list[SetAside] = field(default_factory=list)
 
     @property
     def num_read(self) -> int:
         """Rows looked at: up to the last one that was wanted."""
-        return len(self.rows) + len(self.set_aside)
+        return self.num_kept + len(self.set_aside)
 
     def counts(self) -> Counter[Rule]:
         """Rows set aside, by rule."""
@@ -68,33 +71,39 @@ class Sieve:
         self._index = index
         self._licences = licences
         self._ids: set[str] = set()
-        self._texts: dict[str, str] = {}
+        self._texts: dict[bytes, str] = {}
+        """Digest of what a row says → the first row's id."""
 
     def sift(
-        self, source: str, rows: Iterable[Placed | BadRow], limit: int | None = None, procedural: bool = False
-    ) -> Sifted:
-        """Rows that pass every check, the first `limit` of them.
+        self,
+        source: str,
+        rows: Iterable[Placed | BadRow],
+        result: Sifted,
+        limit: int | None = None,
+        procedural: bool = False,
+    ) -> Iterator[AnyRow]:
+        """Rows that pass every check, the first `limit` of them, as they are read.
 
         Args:
+            result: is told what became of the rows.
             procedural: the rows are made from templates. Parts that they share with a benchmark then tell nothing;
                 and where they are samples, not problems, repeats are the weights of their distribution and stay.
         """
-        result = Sifted()
         for batch in _batches(rows):
             looked_at = [(item, self._fault(item, procedural)) for item in batch]
             reasons = self._unverifiable([item for item, fault in looked_at if fault is None])
             for item, fault in looked_at:
-                if limit is not None and len(result.rows) >= limit:
-                    return result
+                if limit is not None and result.num_kept >= limit:
+                    return
                 fault = fault or reasons.get(_place(item)) or self._repeated(item, procedural)
                 if fault is None:
                     assert isinstance(item, Placed)
                     self._remember(item.row)
-                    result.rows.append(item.row)
+                    result.num_kept += 1
+                    yield item.row
                 else:
-                    place = item.file, item.row if isinstance(item, BadRow) else item.number
-                    result.set_aside.append(SetAside(self._kind, source, *place, *fault))
-        return result
+                    name = item.row.id if isinstance(item, Placed) else ""
+                    result.set_aside.append(SetAside(self._kind, source, *_place(item), name, *fault))
 
     def _fault(self, item: Placed | BadRow, procedural: bool) -> tuple[str, str, str, Rule] | None:
         """Field, value, reason and rule of what is wrong with a row, looked at alone."""
@@ -150,10 +159,11 @@ def _place(item: Placed | BadRow) -> tuple[str, int]:
     return item.file, item.row if isinstance(item, BadRow) else item.number
 
 
-def _identity(row: AnyRow) -> str:
-    """What two rows share that are the same: of problems the question, of others what is learned too."""
+def _identity(row: AnyRow) -> bytes:
+    """A digest of what two rows share that are the same: of problems the question, of others what is learned too."""
     texts = (row.prompt,) if isinstance(row, Problem) else texts_of(row).values()
-    return "\x1f".join(normalise(text) for text in texts)
+    said = "\x1f".join(normalise(text) for text in texts)
+    return hashlib.blake2b(said.encode(errors="replace"), digest_size=16).digest()
 
 
 def _batches(rows: Iterable[Placed | BadRow]) -> Iterator[list[Placed | BadRow]]:

@@ -23,6 +23,12 @@ class RawFile:
     url: str
     """Public address; `package:NAME/PATH` for a file of an installed package."""
     sha256: str
+    """Empty where the table does not know it: then data.checksums must."""
+
+
+def hub(path: str, repository: str, origin: str) -> RawFile:
+    """A file of a public data set on Hugging Face. Its bytes may change there, so the reader pins them."""
+    return RawFile(path, f"https://huggingface.co/datasets/{repository}/resolve/main/{origin}", "")
 
 
 def github(path: str, repository: str, commit: str, origin: str, sha256: str) -> RawFile:

@@ -167,7 +167,15 @@ def _unpack(packed: Any, resolve: Callable[[int], Any]) -> Any:
     if name == "class" and isinstance(found := vars(builtins)[content], type):
         return found
     if name in _SEQUENCES:
-        return _SEQUENCES[name](_unpack(item, resolve) for item in content)
+        items = [_unpack(item, resolve) for item in content]
+        return _set(_SEQUENCES[name], items) if name in ("set", "frozenset") else _SEQUENCES[name](items)
     if name in _MAPPINGS:
         return _MAPPINGS[name]({_unpack(key, resolve): _unpack(item, resolve) for key, item in content})
     return _BUILT[name][2](*[_unpack(part, resolve) for part in content])
+
+
+def _set(kind: type, items: list[Any]) -> Any:
+    """A set gone through as its writer's was, where a copy can be: in another order a wrong program may be right."""
+    added, copied = kind(items), kind(set(items) if kind is frozenset else frozenset(items))
+    same = len(copied) == len(items) and all(mine is theirs for mine, theirs in zip(copied, items, strict=True))
+    return copied if same else added

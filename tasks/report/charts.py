@@ -84,6 +84,47 @@ def dot_plot(dots: Sequence[Dot], label: str) -> Markup:
     return svg(width, bottom + 22, label, parts, "dots")
 
 
+@dataclass(frozen=True)
+class Bin:
+    """Predictions of about one probability, and the share of them that came true, with its interval."""
+
+    predicted: float
+    happened: float
+    low: float
+    high: float
+    count: int
+    note: str
+    """Shown on hovering."""
+
+
+def reliability_diagram(bins: Sequence[Bin], label: str) -> Markup:
+    """What was predicted against what happened, on a diagonal where both agree; below, how often it was predicted."""
+    side, left, top, bars = 190.0, 44.0, 8.0, 30.0
+    most = max(bin_.count for bin_ in bins)
+    floor = top + side + 8 + bars
+
+    def across(share: float) -> float:
+        return left + share * side
+
+    def up(share: float) -> float:
+        return top + (1 - share) * side
+
+    parts = [Markup("")]
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(path(f"M{_n(across(0))} {_n(up(tick))}H{_n(across(1))}", "axis" if tick == 0 else "grid"))
+        parts.append(text(left - 6, up(tick) + 4, f"{tick * 100:.0f} %", "tick", "end"))
+        parts.append(text(across(tick), floor + 14, f"{tick * 100:.0f} %", "tick", "middle"))
+    parts.append(path(f"M{_n(across(0))} {_n(up(0))}L{_n(across(1))} {_n(up(1))}", "even"))
+    for bin_ in bins:
+        x, height = across(bin_.predicted), max(1.0, bars * bin_.count / most)
+        parts += [
+            path(f"M{_n(x)} {_n(up(bin_.low))}V{_n(up(bin_.high))}", "interval", bin_.note),
+            circle(x, up(bin_.happened), 5, "dot", bin_.note),
+            box(x - 5, floor - height, 10, height, "bar", 2, bin_.note),
+        ]
+    return svg(left + side + 26, floor + 20, label, parts, "reliability")
+
+
 def bar_chart(bars: Mapping[str, int], label: str) -> Markup:
     """Counts as horizontal bars, each with its name before and its number behind it."""
     height, left, longest, most = 20.0, 150.0, 360.0, max(bars.values(), default=1)

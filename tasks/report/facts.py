@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,8 @@ class Run:
     curves: Mapping[str, Sequence[Curve]]
     """Stage → its curves."""
     configuration: str
+    calibrations: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Kind of reward model → the bins of its reliability diagram."""
 
 
 def read_run(run_dir: Path, summary: Summary) -> Run:
@@ -71,6 +73,12 @@ def read_run(run_dir: Path, summary: Summary) -> Run:
         validation=_document(run_dir, validate, "validation") if validate else None,
         curves=read_curves(run_dir / "metrics.jsonl"),
         configuration=configuration.read_text(errors="replace") if configuration.is_file() else "",
+        calibrations={
+            stage.variant: bins
+            for stage in summary.stages
+            if stage.stage == "reward_models"
+            and (bins := (_document(run_dir, stage, "details") or {}).get("calibration"))
+        },
     )
 
 

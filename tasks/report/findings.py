@@ -8,6 +8,9 @@ from tasks.evidence import is_exact
 from tasks.report.facts import STAGE_TITLES, Run, model_title, stage_title
 from tasks.report.words import percent, points
 
+_MOST_LENGTH_BIAS = 0.1
+"""A reward model that scores longer responses higher so much oftener, or seldomer, than people do, is called out."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -80,7 +83,8 @@ def _scores(document: Mapping[str, Any] | None) -> dict[str, float]:
 def findings(run: Run) -> list[Finding]:
     """Signs of trouble, the serious ones first."""
     found = [
-        *_failures(run), *_accuracy_signs(run), *_training_signs(run), *_reward_model_signs(run), *_inexact(run)
+        *_failures(run), *_accuracy_signs(run), *_training_signs(run), *_reward_model_signs(run), *_hacking(run),
+        *_inexact(run),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: not finding.serious)
 
@@ -113,6 +117,22 @@ def _accuracy_signs(run: Run) -> Iterator[Finding]:
         if cut > 0.2:
             words = f"{percent(cut)} of its answers hit the token limit: raise evaluate.sampling.max_tokens."
             yield Finding(cut > 0.5, f"{model_title(model)} is cut short", words)
+
+
+def _hacking(run: Run) -> Iterator[Finding]:
+    for stage in run.stages:
+        found = stage.metrics
+        if found.get("reward_hacking"):
+            liked, right = (
+                f"from {percent(found[f'first_guard_{name}'])} to {percent(found[f'last_guard_{name}'])}"
+                for name in ("preference", "accuracy")
+            )
+            words = (
+                f"The alarm rang after step {found['reward_hacking_step']:.0f}: from where the reward models began to "
+                f"count to the end, their score on held-out prompts went {liked}, verified accuracy {right}. "
+                "No promotion lets this model through."
+            )
+            yield Finding(True, f"{stage_title(stage)} hacks its reward models", words)
 
 
 def _training_signs(run: Run) -> Iterator[Finding]:
@@ -153,6 +173,12 @@ def _reward_model_signs(run: Run) -> Iterator[Finding]:
                 f"responses alone predicts {percent(length)}: it may have learned no more than length."
             )
             yield Finding(False, title, words)
+        if abs(metrics.get("length_bias", 0.0)) > _MOST_LENGTH_BIAS:
+            words = (
+                f"scores the longer response higher in {percent(metrics['longer_scored_higher'])} of the held-out "
+                f"pairs, where people prefer it in {percent(metrics['longer_preferred'])}: it is biased by length."
+            )
+            yield Finding(False, title, words)
         if metrics.get("heldout_unseen_share", 1.0) < 0.5:
             unseen = percent(metrics["heldout_unseen_share"], 0)
             words = f"was measured on pairs of which only {unseen} were not trained on."
@@ -161,11 +187,5 @@ def _reward_model_signs(run: Run) -> Iterator[Finding]:
 
 def reward_model_figures(run: Run) -> dict[str, dict[str, float]]:
     """Kind → its held-out figures."""
-    stage = run.summary.stage("reward_models")
-    metrics = stage.metrics if stage else {}
-    figures: dict[str, dict[str, float]] = {}
-    for kind in ("helpful", "harmless"):
-        own = {n.removeprefix(f"{kind}_"): v for n, v in metrics.items() if n.startswith(f"{kind}_") and v is not None}
-        if "agreement" in own:
-            figures[kind] = own
-    return figures
+    stages = (stage for stage in run.stages if stage.stage == "reward_models" and "agreement" in stage.metrics)
+    return {stage.variant: {n: v for n, v in stage.metrics.items() if v is not None} for stage in stages}

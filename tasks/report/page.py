@@ -7,8 +7,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from r1kit.data.config import KINDS
 from tasks.report import words
-from tasks.report.charts import Dot, compact, dot_plot, line_chart
+from tasks.report.charts import Bin, Dot, compact, dot_plot, line_chart, reliability_diagram
+from tasks.report.data_page import write_data_page
 from tasks.report.facts import STAGE_TITLES, STAGES, Curve, Run, model_title, read_run, stage_title
 from tasks.report.findings import findings, reward_model_figures, verdict
 from tasks.report.pictures import STATUS_WORDS, artifact_label, lineage, recipe
@@ -22,6 +24,8 @@ _CURVES: Mapping[str, tuple[str, bool]] = {
     "reward_format": ("Format", True),
     "reward_language": ("One language", True),
     "reward_preference": ("Preference score", True),
+    "guard_accuracy": ("Alarm: accuracy on held-out prompts", True),
+    "guard_preference": ("Alarm: preference score on held-out prompts", True),
     "loss": ("Loss", False),
     "agreement": ("Agreement with pairs", True),
     "kl": ("KL to the reference, nats", False),
@@ -49,12 +53,17 @@ _SIDE_BY_SIDE = ("base", "zero", "r1")
 def write_report(run_dir: Path, summary: Summary) -> Path:
     """Write `report.html` into a run's directory: one file that asks nothing of any network.
 
+    Beside it goes a page on each validated data set, `data-KIND.html`.
+
     Args:
         run_dir: holds metrics.jsonl, resolved.yaml and `stages/`; what is absent leaves its section out.
     """
     target = run_dir / "report.html"
     scratch = run_dir / ".report.html"
-    scratch.write_text(render(read_run(run_dir, summary)), encoding="utf-8", errors="replace")
+    run = read_run(run_dir, summary)
+    for file in validated_files(run):
+        write_data_page(file, run_dir / data_page_name(file["kind"]))
+    scratch.write_text(render(run), encoding="utf-8", errors="replace")
     scratch.replace(target)
     return target
 
@@ -85,8 +94,9 @@ def render(run: Run) -> str:
         transcripts=list(_transcripts(run)),
         validation=_validation(run),
         reward_models=reward_model_figures(run),
+        calibrations=list(_calibrations(run)),
         stages=list(_stage_rows(run)),
-        lineage=lineage(run),
+        lineage=lineage(run.stages),
     )
 
 
@@ -208,6 +218,37 @@ def _column(model: str, transcript: Mapping[str, Any]) -> dict[str, Any]:
     return {**same, "model": model_title(model), "think": think, "answer": answer}
 
 
+def validated_files(run: Run) -> list[dict[str, Any]]:
+    """What the gate says of each data set that has rows."""
+    files = list((run.validation or {}).get("files") or [])
+    return [file for file in files if file.get("kind") in KINDS and file.get("rows") and file.get("checks")]
+
+
+def data_page_name(kind: str) -> str:
+    """The file of a data set's own page."""
+    return f"data-{kind}.html"
+
+
+def _calibrations(run: Run) -> Iterator[tuple[str, str, Markup]]:
+    """Title, calibration error and reliability diagram of each reward model."""
+    figures = reward_model_figures(run)
+    for kind, found in run.calibrations.items():
+        bins = [_bin(bin_) for bin_ in found]
+        error = words.percent(figures.get(kind, {}).get("calibration_error"))
+        predicted = "the first response preferred" if kind == "helpful" else "the response harmless"
+        label = f"Calibration of the {kind} reward model: predicted and actual share of {predicted}"
+        yield f"{kind}: {predicted}", f"calibration error {error}", reliability_diagram(bins, label)
+
+
+def _bin(bin_: Mapping[str, Any]) -> Bin:
+    happened = bin_["happened"]
+    note = (
+        f"{words.plural(bin_['count'], 'prediction')} of {words.percent(bin_['predicted'])}: "
+        f"{words.percent(happened['value'])} came true, 95 % interval {words.interval(happened)}"
+    )
+    return Bin(bin_["predicted"], happened["value"], happened["low"], happened["high"], bin_["count"], note)
+
+
 def _validation(run: Run) -> dict[str, Any] | None:
     """The gate's verdict: a row a file, every rule, and the first rows that were set aside."""
     if not run.validation:
@@ -222,6 +263,7 @@ def _validation(run: Run) -> dict[str, Any] | None:
         "columns": list(dict.fromkeys(name for row in rows for name in row)),
         "numeric": {name for file in files for name, value in file.items() if type(value) in (int, float)},
         "rows": rows,
+        "pages": {file["kind"]: data_page_name(file["kind"]) for file in validated_files(run)},
         "checks": [
             {**check, "kind": _plain(file["kind"], "kind"), "limit": _plain(check["limit"], ""), "first": _first(check)}
             for file in files

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from tasks.report.charts import box, circle, path, svg, text
 from tasks.report.facts import MADE_BY, STAGE_TITLES, STAGES, Run, model_place, model_title
+from tasks.report.findings import reward_model_figures
 from tasks.report.words import duration, percent, plural, short
 from tasks.summary import StageSummary
 
@@ -106,9 +107,8 @@ def key_figure(run: Run, name: str, stages: Sequence[StageSummary]) -> str:
         return f"pass@1 {percent(overall['pass_at_1']['value'])}"
     if name == "distill":
         return plural(sum(stage.status != "skipped" for stage in stages), "student")
-    if name == "reward_models" and "helpful_agreement" in metrics:
-        shares = [metrics[key] for key in ("helpful_agreement", "harmless_agreement") if key in metrics]
-        return "agree " + " · ".join(percent(share, 0) for share in shares)
+    if name == "reward_models" and (figures := reward_model_figures(run)):
+        return "agree " + " · ".join(percent(own["agreement"], 0) for own in figures.values())
     if "quarantined" in metrics:
         return f"{metrics['quarantined']:,.0f} quarantined"
     return plural(int(metrics["rows"]), "row") if "rows" in metrics else ""
@@ -123,12 +123,17 @@ class _Lane:
     made: int | None
     used: tuple[int, ...]
     hover: str
+    lost: bool
 
 
-def lineage(run: Run) -> Markup | None:
-    """One lane an artifact: a full dot where it was made, a ring at each stage that used it."""
-    columns = [stage for stage in STAGES if any(s.stage == stage and s.outputs for s in run.stages)]
-    lanes = _lanes(run, columns)
+def lineage(stages: Sequence[StageSummary], faults: Mapping[str, str] | None = None) -> Markup | None:
+    """One lane an artifact: a full dot where it was made, a ring at each stage that used it.
+
+    Args:
+        faults: digest → why those bytes are no longer the recorded ones; such a lane is crossed out.
+    """
+    columns = [stage for stage in STAGES if any(s.stage == stage and s.outputs for s in stages)]
+    lanes = _lanes(stages, columns, faults or {})
     if not lanes:
         return None
     left, step, row, top = 282.0, 58.0, 24.0, 92.0
@@ -154,26 +159,33 @@ def lineage(run: Run) -> Markup | None:
             *(circle(across(stop), y, 4.5, "used", lane.hover) for stop in lane.used if stop != lane.made),
         ]
         if lane.made is not None:
-            parts.append(circle(across(lane.made), y, 5, "made", lane.hover))
+            kind = "made lost" if lane.lost else "made"
+            parts.append(circle(across(lane.made), y, 5, kind, lane.hover))
+            if lane.lost:
+                parts.append(text(across(lane.made) + 9, y + 4, "✕", "icon lost", hover=lane.hover))
     return svg(width, bottom + 8, "Which stage made which artifact, and which stages used it", parts, "lineage")
 
 
-def _lanes(run: Run, columns: Sequence[str]) -> list[_Lane]:
+def _lanes(stages: Sequence[StageSummary], columns: Sequence[str], faults: Mapping[str, str]) -> list[_Lane]:
     users: dict[str, list[StageSummary]] = {}
-    for stage in run.stages:
+    for stage in stages:
         for digest in stage.inputs.values():
             users.setdefault(digest, []).append(stage)
     lanes: dict[str, tuple[tuple[int, tuple[int, str]], _Lane]] = {}
-    for stage in run.stages:
+    for stage in stages:
         for role, output in stage.outputs.items():
             using = users.get(output.digest, [])
             places = {columns.index(user.stage) for user in using if user.stage in columns}
             made = columns.index(stage.stage)
             names = ", ".join(user.name for user in using) or "no stage"
             label = artifact_label(stage, role)
-            hover = f"{label} · {output.digest} · made by {stage.name} · used by {names}"
+            fault = faults.get(output.digest, "")
+            hover = f"{label} · {output.digest} · made by {stage.name} · used by {names}" + (
+                f" · {fault}" if fault else ""
+            )
             order = (made, model_place(stage.variant) if stage.variant else (-1, role))
-            lanes.setdefault(output.digest, (order, _Lane(label, output.digest, made, tuple(sorted(places)), hover)))
+            lane = _Lane(label, output.digest, made, tuple(sorted(places)), hover, bool(fault))
+            lanes.setdefault(output.digest, (order, lane))
     return [lane for _, lane in sorted(lanes.values(), key=lambda item: item[0])]
 
 
@@ -182,7 +194,7 @@ def artifact_label(stage: StageSummary, role: str) -> str:
     if role == "model":
         made = MADE_BY.get(stage.stage) or stage.name
         return f"{model_title(made)} model"
+    if role == "reward_model":
+        return f"{stage.variant} reward model"
     name = role.replace("_", " ")
-    if stage.variant:
-        return f"{name} of {model_title(stage.variant)}"
-    return f"{name} reward model" if stage.stage == "reward_models" else name
+    return f"{name} of {model_title(stage.variant)}" if stage.variant else name

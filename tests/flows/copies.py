@@ -16,8 +16,8 @@ from tasks.workspace import REPOSITORY
 
 MICRO = Path(__file__).parent / "micro.yaml"
 STAGES = (
-    "data", "validate", "base", "reward_models", "zero", "cold_start", "reason", "reject", "refine", "distill-twin",
-    "distill-half", "prefer",
+    "data", "validate", "base", "reward_models-helpful", "reward_models-harmless", "zero", "cold_start", "reason",
+    "reject", "refine", "distill-twin", "distill-half", "prefer",
 )  # fmt: skip
 MODELS = ("base", "zero", "dev1", "dev2", "dev3", "r1", "distill-twin", "distill-half")
 EVALUATIONS = tuple(f"evaluate-{model}" for model in MODELS)

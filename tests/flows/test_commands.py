@@ -14,7 +14,8 @@ from tests.tasks.recipe import approver
 pytestmark = pytest.mark.timeout(600)
 
 COMMANDS = (
-    "run", "status", "report", "chat", "eval", "audit", "approve", "promote", "rollback", "score", "deploy", "doctor",
+    "run", "status", "report", "chat", "eval", "audit", "export", "approve", "promote", "rollback", "score", "deploy",
+    "doctor",
 )  # fmt: skip
 STRAWBERRY = 'How many times does the letter "r" appear in the text: "strawberry"?'
 FIRST, SECOND = "r1kit-micro-candidate/1", "r1kit-micro-candidate/2"
@@ -144,7 +145,8 @@ def test_audit_goes_back_to_base(whole: WholeRun) -> None:
         "data", "base", "zero", "cold_start", "reason", "reject", "refine", "reward_models", "prefer",
     }  # fmt: skip
     for step in report["steps"]:
-        assert step["code_digest"] == stages(summary)[step["stage"]]["code_digest"] and step["faults"] == []
+        name = "-".join(filter(None, (step["stage"], step["instance"])))
+        assert step["code_digest"] == stages(summary)[name]["code_digest"] and step["faults"] == []
     shown = whole.copy.r1("audit", FIRST)
     assert shown.code == 0 and "sound" in shown.out and made["chains"][:19] in shown.out
 

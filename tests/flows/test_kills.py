@@ -89,7 +89,7 @@ def test_its_whole_group_killed_during_rl(copy: Copy) -> None:
 def test_killed_with_a_stage_beside(copy: Copy) -> None:
     before = finished(copy)
     process = begun(
-        copy, lambda summary: any(map(beside(summary), ("evaluate-zero", "evaluate-base", "reward_models")))
+        copy, lambda summary: any(map(beside(summary), ("evaluate-zero", "evaluate-base", "reward_models-helpful")))
     )
     process.kill()
     finish(process)

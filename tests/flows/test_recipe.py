@@ -21,7 +21,7 @@ from tests.flows.copies import MODELS, RECIPE, digests, stages, with_status
 
 pytestmark = pytest.mark.timeout(600)
 
-BEFORE_REASON = {"data", "validate", "base", "reward_models", "zero", "cold_start"}
+BEFORE_REASON = {"data", "validate", "base", "reward_models-helpful", "reward_models-harmless", "zero", "cold_start"}
 BEFORE_REASON |= {"evaluate-base", "evaluate-zero", "evaluate-dev1"}
 
 
@@ -219,6 +219,34 @@ def test_a_raw_file_that_is_not_the_one_stops_the_run(
     summary = whole.copy.summary()
     assert summary["status"] == "failed" and with_status(summary, "failed") == set(stages(summary)) == {"data"}
     assert data == {path: path.read_bytes() for path in (whole.copy.root / "data" / "micro").iterdir()}
+
+
+def test_data_that_do_not_pass_stop_the_run_and_are_shown(whole: WholeRun) -> None:
+    done = whole.copy.r1("run", "--profile", "micro", "--set", "validate.max_row_tokens=10")
+    error = done.err.strip().splitlines()[-1]
+    assert done.code == 1 and done.out == "" and "Traceback" not in done.err
+    assert error.startswith("error: validate: ") and "no row has too many tokens" in error and "at most 10" in error
+    assert set(stages(whole.copy.summary())) == {"data", "validate"}, "nothing was trained"
+    page = (whole.copy.workspace / "runs" / "latest" / "data-problems.html").read_text()
+    assert "Some rules do not hold" in page and "no row has too many tokens" in page
+
+
+def test_a_row_is_followed_from_its_source_to_the_models(whole: WholeRun) -> None:
+    told = whole.copy.entries()
+    curated = next(e for e in told if e["job"] == "reject" and e["run"] == whole.run_id)
+    uri = next(edge["artifact"]["uri"] for edge in curated["outputs"] if edge["role"] == "decisions")
+    decisions = Path(uri.removeprefix("file://")).read_text().splitlines()
+    kept = next(line for line in map(json.loads, decisions) if line["kept"])
+    done = whole.copy.r1("trace", kept["row"], "--run", whole.run_id, "--json")
+    assert done.code == 0, done.err
+    trace = json.loads(done.out)
+    assert trace["sample"]["checkpoint"] == kept["checkpoint"] and trace["sample"]["model"] == "dev2"
+    assert [parent["row"] for parent in trace["parents"]] == [kept["problem"]]
+    assert {learner["model"] for learner in trace["learners"]} >= {"dev3", "r1", "distill-twin"}
+    back = json.loads(whole.copy.r1("trace", kept["problem"], "--run", whole.run_id, "--json").out)
+    assert kept["row"] in back["children"] and back["origin"]["source"] == "tinyworld"
+    shown = whole.copy.r1("trace", kept["row"])
+    assert shown.code == 0 and kept["problem"] in shown.out and "dev3" in shown.out
 
 
 def test_a_stage_in_two_processes_is_the_same_stage(whole: WholeRun) -> None:

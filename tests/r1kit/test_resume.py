@@ -263,7 +263,7 @@ def test_supervised_trainings_refuse_and_tell_alike(tmp_path: Path) -> None:
         return reward_model.train(
             model, tokenizer, rows, judges, kind="helpful", seed=0, checkpoints=tmp_path / "judge",
             log=lambda *_: None,
-        )[1]  # fmt: skip
+        )[1].metrics  # fmt: skip
 
     assert train_judge(pairs)["resumed"] == 0
     assert train_judge(pairs)["resumed"] == 1

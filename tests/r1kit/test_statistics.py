@@ -8,6 +8,7 @@ import pytest
 from r1kit.statistics import (
     agreement,
     bootstrap_mean,
+    calibration_bins,
     calibration_error,
     clustered_share,
     correlation,
@@ -71,6 +72,13 @@ def test_a_constant_has_no_width_and_no_correlation():
 def test_calibration_error_is_zero_where_predictions_come_true():
     assert calibration_error([0.25] * 4, [True, False, False, False]) == pytest.approx(0.0)
     assert calibration_error([0.95] * 10, [False] * 10) == pytest.approx(0.95)
+
+
+def test_bins_hold_every_prediction_once_and_their_interval_is_wilsons():
+    probabilities = [0.0, 0.05, 0.1, 0.55, 0.99, 1.0]
+    bins = calibration_bins(probabilities, [False, True, False, True, True, True])
+    assert [(round(b.low, 9), b.count) for b in bins] == [(0.0, 2), (0.1, 1), (0.5, 1), (0.9, 2)]
+    assert bins[0].predicted == pytest.approx(0.025) and bins[0].happened == wilson(0.5, 2)
 
 
 def test_a_tie_is_half_an_agreement():

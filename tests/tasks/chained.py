@@ -27,29 +27,34 @@ def run(context: StageContext) -> StageOutput:
     metrics: dict[str, float] = {}
 
     def stage(name: str, variant: str = "", /, **inputs: Path) -> Mapping[str, Path]:
-        workdir = context.workdir / name
-        workdir.mkdir(exist_ok=True)
+        place = "/".join(filter(None, (name, variant)))
+        workdir = context.workdir / place
+        workdir.mkdir(parents=True, exist_ok=True)
         given = dataclasses.replace(
             context, name=name, variant=variant, config=config, workdir=workdir, inputs=inputs,
             digests=dict.fromkeys(inputs, "sha256:0"),
         )  # fmt: skip
         output = body_of(name).run(given)
         parallel.exchange(None)  # what rank 0 wrote is there for all, as it is between stages that are started singly
-        outputs.update({f"{name}/{role}": made for role, made in output.outputs.items()})
-        metrics.update({f"{name}/{metric}": float(value) for metric, value in output.metrics.items()})
+        outputs.update({f"{place}/{role}": made for role, made in output.outputs.items()})
+        metrics.update({f"{place}/{metric}": float(value) for metric, value in output.metrics.items()})
         return {role: path for role, (_, path) in output.outputs.items()}
 
     data = context.inputs
     base = stage("base", pretrain=data["pretrain"])["model"]
-    judges = stage("reward_models", model=base, preferences=data["preferences"])
+    judges = {
+        kind: stage("reward_models", kind, model=base, preferences=data["preferences"])["reward_model"]
+        for kind in ("helpful", "harmless")
+    }
     zero = stage("zero", model=base, problems=data["problems"])["model"]
-    dev1 = stage("cold_start", model=base, problems=data["problems"], chains=data["chains"], zero=zero)["model"]
+    known = {"problems": data["problems"], "benchmarks": data["benchmarks"]}
+    dev1 = stage("cold_start", model=base, chains=data["chains"], zero=zero, **known)["model"]
     dev2 = stage("reason", model=dev1, problems=data["problems"])["model"]
-    curated = stage("reject", model=dev2, problems=data["problems"], benchmarks=data["benchmarks"])["curated"]
+    curated = stage("reject", model=dev2, **known)["curated"]
     taught = {"curated": curated, "instructions": data["instructions"]}
     dev3 = stage("refine", model=base, **taught)["model"]
     judged = {"preferences": data["preferences"], **judges}
-    r1 = stage("prefer", model=dev3, problems=data["problems"], **judged)["model"]
+    r1 = stage("prefer", model=dev3, problems=data["problems"], benchmarks=data["benchmarks"], **judged)["model"]
     student = stage("distill", "half", pretrain=data["pretrain"], **taught)["base"]
     stage("rl_student", "half", model=student, problems=data["problems"], **taught)
     stage("evaluate", "r1", model=r1, benchmarks=data["benchmarks"], **judged)

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+from r1kit.statistics import calibration_bins
 from tasks.summary import Summary
 
 HOSTILE = '</script><script>document.title="owned"</script><img src=x onerror=alert(1)> \u202egnorw\x07 & "quoted"'
@@ -139,34 +140,52 @@ _RECIPE: tuple[tuple[str, dict[str, str], tuple[str, ...], dict[str, float]], ..
     ),
     ("refine", {"model": "base/model", "curated": "reject/curated"}, ("model",), {}),
     (
-        "reward_models",
+        "reward_models-helpful",
         {"model": "base/model", "preferences": "data/preferences"},
-        ("helpful", "harmless"),
+        ("reward_model",),
         {
-            "helpful_agreement": 0.97,
-            "helpful_agreement_low": 0.94,
-            "helpful_agreement_high": 0.99,
-            "helpful_length_agreement": 0.96,
-            "helpful_num_heldout_pairs": 240.0,
-            "helpful_heldout_unseen_share": 0.3,
-            "helpful_calibration_error": 0.03,
-            "helpful_length_correlation": 0.81,
-            "helpful_log_loss": 0.12,
-            "harmless_agreement": 0.94,
-            "harmless_agreement_low": 0.9,
-            "harmless_agreement_high": 0.97,
-            "harmless_length_agreement": 0.52,
-            "harmless_agreement_shorter": 0.93,
-            "harmless_num_heldout_pairs": 260.0,
-            "harmless_heldout_unseen_share": 1.0,
-            "harmless_calibration_error": 0.05,
-            "harmless_length_correlation": -0.07,
-            "harmless_log_loss": 0.2,
+            "agreement": 0.97,
+            "agreement_low": 0.94,
+            "agreement_high": 0.99,
+            "length_agreement": 0.96,
+            "longer_preferred": 0.8,
+            "longer_scored_higher": 0.97,
+            "length_bias": 0.17,
+            "num_heldout_pairs": 240.0,
+            "heldout_unseen_share": 0.3,
+            "calibration_error": 0.03,
+            "length_correlation": 0.81,
+            "log_loss": 0.12,
+        },
+    ),
+    (
+        "reward_models-harmless",
+        {"model": "base/model", "preferences": "data/preferences"},
+        ("reward_model",),
+        {
+            "agreement": 0.94,
+            "agreement_low": 0.9,
+            "agreement_high": 0.97,
+            "length_agreement": 0.52,
+            "longer_preferred": 0.52,
+            "longer_scored_higher": 0.5,
+            "length_bias": -0.02,
+            "agreement_longer": 0.95,
+            "agreement_shorter": 0.93,
+            "num_heldout_pairs": 260.0,
+            "heldout_unseen_share": 1.0,
+            "calibration_error": 0.05,
+            "length_correlation": -0.07,
+            "log_loss": 0.2,
         },
     ),
     (
         "prefer",
-        {"model": "refine/model", "helpful": "reward_models/helpful", "harmless": "reward_models/harmless"},
+        {
+            "model": "refine/model",
+            "helpful": "reward_models-helpful/reward_model",
+            "harmless": "reward_models-harmless/reward_model",
+        },
         ("model",),
         {},
     ),
@@ -254,6 +273,11 @@ def write(run_dir: Path) -> Summary:
         folder = run_dir / "stages" / f"evaluate-{model}"
         folder.mkdir(parents=True)
         (folder / "evaluation.json").write_text(json.dumps(evaluation(model)))
+    bins = calibration_bins([0.05, 0.1, 0.45, 0.55, 0.9, 0.95, 0.99], [False, False, True, False, True, True, True])
+    for kind in ("helpful", "harmless"):
+        folder = run_dir / "stages" / f"reward_models-{kind}"
+        folder.mkdir()
+        (folder / "details.json").write_text(json.dumps({"calibration": [bin_.model_dump() for bin_ in bins]}))
     folder = run_dir / "stages" / "validate"
     folder.mkdir()
     (folder / "validation.json").write_text(

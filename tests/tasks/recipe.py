@@ -93,6 +93,9 @@ class Recipe:
         **figures: float,
     ) -> Artifact:
         """The whole of it; the model r1 comes back, `metrics` are of its training, `figures` of its evaluation."""
+        settings = self.workspace.runs_dir / self.run / "resolved.yaml"
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text("name: r1kit\n")
         problems = artifact(self.root / "problems.parquet", "problems", f"problems of {self.run}")
         verdict = artifact(self.root / "validation.json", "validation", json.dumps({"run": self.run}))
         self.stage("data", {}, {"problems": problems})

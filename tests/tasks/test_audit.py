@@ -70,7 +70,7 @@ def test_a_sound_model_is_told_back_to_base(staged: Workspace) -> None:
         ("data", "data: .*problems.parquet was altered"),
         ("parent", "base: .*base was altered"),
         ("ledger", "does not follow from"),
-        ("approvers", "approvals cannot be verified"),
+        ("approvers", "the list of approvers .* is gone"),
         ("key", "the signature does not hold"),
     ],
 )
@@ -95,15 +95,18 @@ def test_a_cut_off_ledger_is_found(staged: Workspace) -> None:
     last = open_ledger(staged).head().sequence
     for sequence in (last, last - 1, last - 2):
         (staged.ledger_dir / f"{sequence:08d}.json").unlink()
-    assert open_ledger(staged).verify() == []
+    assert "ledger entry 10, which its checkpoint signed, is gone" in open_ledger(staged).verify()
     assert any("r1kit-production/1 was made after ledger entry" in line for line in audit(staged, "r1").problems)
 
 
 def test_aliases_follow_the_ledger(staged: Workspace) -> None:
     client = client_of(staged)
     client.delete_registered_model_alias("r1kit-production", "current")
-    assert audit(staged, "r1").repaired == ("r1kit-production@current was unset, is 1 by the ledger",)
+    report = audit(staged, "r1")
+    assert report.problems == ("r1kit-production@current is unset in MLflow, but 1 by the ledger",)
+    assert report.repaired == ("r1kit-production@current was unset, is 1 by the ledger",)
     assert str(client.get_registered_model("r1kit-production").aliases["current"]) == "1"
+    assert audit(staged, "r1").sound
 
 
 def test_an_unregistered_model_is_told_too(workspace: Workspace) -> None:
@@ -135,7 +138,12 @@ def test_a_step_that_was_resumed_elsewhere_claims_no_bits(workspace: Workspace) 
 def test_which_models_a_data_set_touches(staged: Workspace) -> None:
     digest = audit(staged, "r1").data[0].digest
     touched = touched_by(staged, digest[:20])
-    assert touched == ["r1 of run run-1", "r1kit-candidate/1", "r1kit-staging/1", "r1kit-production/1"]
+    assert touched.found == (f"problems {digest}",)
+    assert [model.model for model in touched.models] == [
+        "r1 of run run-1", "r1kit-candidate/1", "r1kit-staging/1", "r1kit-production/1",
+    ]  # fmt: skip
+    assert touched.models[0].path == (f"problems {digest}", "prefer → r1 (entry 4)")
+    assert [model.holds for model in touched.models] == [(), (), ("staging",), ("production",)]
     with pytest.raises(ValueError, match="knows no artifact"):
         touched_by(staged, "ffff")
 

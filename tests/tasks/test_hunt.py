@@ -13,12 +13,13 @@ KILLS = 20
 
 @pytest.mark.timeout(900)
 def test_a_hundred_kills_change_no_bit() -> None:
-    """Five stages, each killed at 20 random instants or more, half of them inside the write of a checkpoint."""
+    """Six stages, each killed at 20 random instants or more, half of them inside the write of a checkpoint."""
     command = [sys.executable, "-m", "benchmarks.hunt", "--kills", str(KILLS)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=880, check=False)
     assert done.returncode == 0, done.stderr  # its first line names the seed
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["equal"] and set(told["stages"]) == {"zero", "reason", "prefer", "cold_start", "reward_models"}
+    hunted_in = {"zero", "reason", "prefer", "cold_start", "reward_models-helpful", "reward_models-harmless"}
+    assert told["equal"] and set(told["stages"]) == hunted_in
     for hunted in told["stages"].values():
         inside = hunted["kills_inside_a_write"]
         assert inside >= KILLS / 2 and hunted["kills"] - inside >= KILLS / 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from r1kit.guard import Guard, GuardConfig, Measurement
 from r1kit.promotion import PromotionConfig
 from tasks import promotion
 from tasks.approvals import approve
@@ -141,6 +142,20 @@ def test_reward_hacking_is_refused(tracked: Workspace) -> None:
     message = refused(tracked)
     assert "reward hacking: general: +1.000" in message and "arithmetic: -0.100" in message
     candidate(tracked, "run-2", correct=0.6, preference=1.0)
+    promote(tracked, "r1", "staging", settings=FREE)
+
+
+def test_a_model_whose_training_rang_the_alarm_is_refused_however_it_was_evaluated(tracked: Workspace) -> None:
+    liked = tuple(0.1 + n / 50 for n in range(16))
+    first = Measurement(step=4, accuracy=(1.0,) * 16, preference=(0.1,) * 16)
+    rang = Guard().after(first, GuardConfig(), 1)
+    rang = rang.after(Measurement(step=9, accuracy=(0.0,) * 16, preference=liked), GuardConfig(), 1)
+    candidate(tracked, correct=0.9, metrics=rang.facts())
+    message = refused(tracked)
+    assert "reward hacking: the alarm of preference RL rang after step 9" in message
+    assert "scores went from 0.100 to 0.250, accuracy from 1.000 to 0.000, wanted no alarm" in message
+    calm = Guard().after(first, GuardConfig(), 1).after(first, GuardConfig(), 1)
+    candidate(tracked, "run-2", correct=0.9, metrics=calm.facts())
     promote(tracked, "r1", "staging", settings=FREE)
 
 

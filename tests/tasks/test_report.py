@@ -41,6 +41,9 @@ class Tags(HTMLParser):
                 self.handlers.append(name)
 
 
+DATA_PAGES = {"data-problems.html", "data-preferences.html"}
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a made-up run."""
@@ -76,7 +79,17 @@ def test_every_section_is_there_and_reachable(page: Path):
         "configuration",
     }
     assert expected <= tags.ids
-    assert {address.removeprefix("#") for address in tags.addresses} == expected
+    within = {address for address in tags.addresses if address.startswith("#")}
+    assert {address.removeprefix("#") for address in within} == expected
+    assert {address for address in tags.addresses if address not in within} == DATA_PAGES
+
+
+def test_each_validated_data_set_has_a_page_of_its_own(page: Path):
+    for name in DATA_PAGES:
+        own, text = tags_of(page.parent / name), (page.parent / name).read_text()
+        assert "1,200 rows, 2 rules" in text and "language is allowed" in text
+        assert made_up_run.HOSTILE not in text and "&lt;script&gt;document.title=" in text
+        assert not own.addresses and not own.handlers and "script" not in own.names and "default-src 'none'" in text
 
 
 def test_it_asks_nothing_of_any_network(page: Path):
@@ -93,7 +106,7 @@ def test_it_asks_nothing_of_any_network(page: Path):
         "video",
         "form",
     }
-    assert all(address.startswith("#") for address in tags.addresses)
+    assert all(address.startswith("#") or address in DATA_PAGES for address in tags.addresses)
     assert tags.handlers == []
     text = page.read_text()
     assert "default-src 'none'" in text
@@ -162,15 +175,42 @@ def test_an_older_report_is_replaced_whole(tmp_path: Path):
 
 def test_a_reward_model_that_learned_length_is_called_out(run: facts.Run):
     found = [finding.words for finding in findings(run) if "helpful" in finding.where]
-    assert any("length" in text for text in found)
+    assert any("the length of the responses alone predicts 96.0 %" in text for text in found)
+    assert any("higher in 97.0 %" in text and "prefer it in 80.0 %: it is biased by length" in text for text in found)
     assert any("only 30 %" in text for text in found)
     assert not [finding for finding in findings(run) if "harmless" in finding.where]
+
+
+def test_the_calibration_of_each_reward_model_is_drawn_with_its_counts(page: Path):
+    text = page.read_text()
+    for kind, predicted in (("helpful", "the first response preferred"), ("harmless", "the response harmless")):
+        (drawn,) = re.findall(rf"<svg[^>]*Calibration of the {kind} reward model.*?</svg>", text, re.DOTALL)
+        notes = re.findall(r"<title>(.*?)</title>", drawn)
+        counts = [int(note.partition(" prediction")[0]) for note in dict.fromkeys(notes)]
+        assert sum(counts) == 7 and drawn.count("<circle") == len(counts) and f"{kind}: {predicted}" in text
+        assert "3 predictions of 94.7 %: 100.0 % came true, 95 % interval 43.9–100.0" in notes
+    assert "calibration error 3.0 %" in text and "calibration error 5.0 %" in text
 
 
 def test_a_model_that_lost_to_the_one_before_is_called_out(run: facts.Run):
     swapped = {**run.evaluations, "r1": run.evaluations["base"], "dev3": run.evaluations["r1"]}
     worse = facts.Run(run.summary, run.stages, swapped, None, {}, "")
     assert [f for f in findings(worse) if f.serious and f.where == "R1 is below Dev3"]
+
+
+def test_a_training_that_rang_the_alarm_is_called_out(run: facts.Run):
+    rang = {
+        "reward_hacking": 1.0, "reward_hacking_step": 22.0, "first_guard_accuracy": 0.7, "last_guard_accuracy": 0.3,
+        "first_guard_preference": 0.4, "last_guard_preference": 0.9,
+    }  # fmt: skip
+    for metrics, where in ((rang, ["Preference RL hacks its reward models"]), ({**rang, "reward_hacking": 0.0}, [])):
+        stages = [
+            stage.model_copy(update={"metrics": metrics}) if stage.name == "prefer" else stage for stage in run.stages
+        ]
+        found = [f for f in findings(dataclasses.replace(run, stages=stages)) if "hacks" in f.where]
+        assert [f.where for f in found] == where and all(
+            f.serious and "from 70.0 % to 30.0 %" in f.words for f in found
+        )
 
 
 def test_a_stage_that_went_on_elsewhere_is_called_out(run: facts.Run):
@@ -185,10 +225,12 @@ def test_a_stage_that_went_on_elsewhere_is_called_out(run: facts.Run):
 
 
 def test_every_figure_of_rl_has_a_title():
+    from r1kit.guard import Guard, Measurement
     from r1kit.update import METRICS
     from r1kit.watch import WatchConfig
 
-    expected = {*METRICS, *(f"watch_{sign}" for sign in WatchConfig().limits)} - {"tokens"}
+    measured = Guard(first=Measurement(step=0, accuracy=(1.0,), preference=(0.5,))).metrics()
+    expected = {*METRICS, *measured, *(f"watch_{sign}" for sign in WatchConfig().limits)} - {"tokens"}
     assert expected <= set(_CURVES)
 
 

@@ -32,8 +32,8 @@ from tasks.workspace import REPOSITORY, Workspace
 PIPELINE = REPOSITORY / "pipeline.yaml"
 PLANNED = (
     ("data", ""), ("validate", ""), ("base", ""), ("zero", ""), ("cold_start", ""), ("reason", ""), ("reject", ""),
-    ("refine", ""), ("reward_models", ""), ("prefer", ""), ("distill", "twin"), ("distill", "half"),
-    ("rl_student", "twin"), ("evaluate", "dev1"), ("evaluate", "r1"),
+    ("refine", ""), ("reward_models", "helpful"), ("reward_models", "harmless"), ("prefer", ""), ("distill", "twin"),
+    ("distill", "half"), ("rl_student", "twin"), ("evaluate", "dev1"), ("evaluate", "r1"),
 )  # fmt: skip
 INPUT = Artifact(kind="model", uri="file:///a", digest="sha256:" + "a" * 64, size_bytes=1)
 
@@ -73,7 +73,8 @@ def test_the_same_question_has_the_same_key_and_another_another() -> None:
         ("reason.steps=7", {"reason"}),
         ("reject.prompts=7", {"reject"}),
         ("refine.epochs=7", {"refine"}),
-        ("reward_models.helpful.epochs=7", {"reward_models"}),
+        ("reward_models.helpful.epochs=7", {"reward_models-helpful"}),
+        ("reward_models.harmless.epochs=7", {"reward_models-harmless"}),
         ("prefer.preference_last_steps=7", {"prefer"}),
         ("distill.students.1.sft.epochs=7", {"distill-half"}),
         ("distill.students.0.sft.epochs=7", {"distill-twin", "rl_student-twin"}),

@@ -1,13 +1,18 @@
 """Small raw files of every source, made up, in the schema of the real ones."""
 
+import csv
 import gzip
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from r1kit.data.source import RawFile, Source
 from r1kit.data.table import SOURCES
@@ -19,6 +24,20 @@ def jsonl(*records: Any) -> bytes:
 
 def json_list(*records: Any) -> bytes:
     return json.dumps(list(records), ensure_ascii=False).encode()
+
+
+def parquet(*records: dict[str, Any]) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(records)), stream)
+    return stream.getvalue()
+
+
+def csv_file(*records: dict[str, str]) -> bytes:
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, list(records[0]))
+    writer.writeheader()
+    writer.writerows(records)
+    return stream.getvalue().encode("utf-8-sig")
 
 
 def bbh(*pairs: tuple[str, str]) -> bytes:
@@ -93,6 +112,40 @@ def sample(gold: str, boxed: str) -> dict[str, str]:
         "gtruth_answer": gold,
         "message_thinking": "Three and four make seven.",
         "message_content": f"It is \\boxed{{{boxed}}}.",
+    }
+
+
+def s1k(question: str, grade: str) -> dict[str, Any]:
+    return {
+        "question": question,
+        "solution": "42",
+        "source_type": "made up",
+        "deepseek_thinking_trajectory": "Six sevens are forty-two.",
+        "deepseek_attempt": "It is \\boxed{42}.",
+        "deepseek_grade": grade,
+        "deepseek_grade_reason": "made up",
+    }
+
+
+def thoughts(question: str, said: str) -> dict[str, Any]:
+    turns = [{"from": "user", "value": question}, {"from": "assistant", "value": said}]
+    return {"system": "Think.", "conversations": turns}
+
+
+def thought_and_solution(thought: str, solution: str) -> str:
+    return (
+        f"<|begin_of_thought|>\n\n{thought}\n\n<|end_of_thought|>\n\n"
+        f"<|begin_of_solution|>\n\n{solution}\n\n<|end_of_solution|>"
+    )
+
+
+def gpqa(name: str, right: str, *wrong: str) -> dict[str, str]:
+    return {
+        "Record ID": name,
+        "Question": f'Which particle of {name} is made up?\nThink, "then" choose.',
+        "Correct Answer": right,
+        **{f"Incorrect Answer {number}": answer for number, answer in enumerate(wrong, 1)},
+        "Explanation": f"It is {right}.",
     }
 
 
@@ -189,6 +242,51 @@ FILES: dict[str, bytes] = {
             "motivation_app": "made up",
             "instruction": "Make it shorter.",
             "instances": [{"input": "It is very very long.", "output": "It is long."}],
+        }
+    ),
+    "pref/hh_helpful_base_train.jsonl.gz": gzip.compress(
+        jsonl(hh("How do I boil an egg?", "Eight minutes in boiling water.", "No idea.")), mtime=0
+    ),
+    "pref/hh_helpful_base_test.jsonl.gz": gzip.compress(
+        jsonl(hh("And a potato?", "Twenty minutes.", "Ask your mother.")), mtime=0
+    ),
+    "sft/s1k_1.1.parquet": parquet(s1k("What are six sevens?", "Yes"), s1k("What are nine sixes?", "No")),
+    "sft/openthoughts_0.parquet": parquet(
+        thoughts("What is a made-up dozen?", thought_and_solution("A dozen is a dozen.", "It is \\boxed{12}.")),
+        thoughts("What is a made-up score?", "Twenty."),
+    ),
+    **{
+        f"sft/openthoughts_{part}.parquet": parquet(
+            thoughts(f"Name part {own_words(part)}.", thought_and_solution("I name it.", f"Part {part}."))
+        )
+        for part in range(1, 6)
+    },
+    "logic/gpqa_diamond.csv": csv_file(
+        gpqa("rec1", "a quirk", "a quark", "a gluon", "a muon"), gpqa("rec2", "same", "same", "other", "third")
+    ),
+    "code/livecodebench.jsonl": jsonl(
+        {
+            "question_title": "A. Made Up",
+            "question_content": "Given a number of made-up pears, print twice as many.",
+            "question_id": "1873_A",
+            "starter_code": "",
+            "public_test_cases": '[{"input": "3\\n", "output": "6\\n", "testtype": "stdin"}]',
+            "private_test_cases": "eJxrYJmaxQABNUVwlpEBAD7CBKM=",
+        },
+        {
+            "question_content": "Nothing is shown.",
+            "question_id": "1873_B",
+            "starter_code": "",
+            "public_test_cases": "{",
+        },
+    ),
+    "code/swe_bench_verified.parquet": parquet(
+        {
+            "instance_id": "made__up-1",
+            "repo": "made/up",
+            "problem_statement": "The made-up parser forgets the last line of a file.",
+            "patch": "diff --git a/parse.py b/parse.py\n+    yield last\n",
+            "test_patch": "diff --git a/test.py b/test.py\n",
         }
     ),
     "sft/rasbt_reasoning_sample_ollama.json": json_list(sample("7", "7")),

@@ -53,3 +53,16 @@ def test_an_origin_that_changed_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_humaneval_comes_with_its_package(tmp_path: Path) -> None:
     (file,) = SOURCES["humaneval"].files
     assert raw_file(file, "", tmp_path).name == "HumanEval.jsonl.gz"
+
+
+def test_a_file_that_nothing_pins_is_refused_with_what_would_pin_it(tmp_path: Path) -> None:
+    origin = tmp_path / "origin.jsonl"
+    origin.write_bytes(CONTENT)
+    unpinned = RawFile("some/file.jsonl", origin.as_uri(), "")
+    found = hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(ValueError, match=rf"put some/file\.jsonl: {found} under data\.checksums"):
+        raw_file(unpinned, "", tmp_path / "cache")
+    path = raw_file(unpinned, "", tmp_path / "cache", {"some/file.jsonl": found})
+    assert path.read_bytes() == CONTENT
+    with pytest.raises(ValueError, match="the origin or the connection altered it"):
+        raw_file(unpinned, "", tmp_path / "other", {"some/file.jsonl": "0" * 64})

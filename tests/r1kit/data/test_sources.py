@@ -7,7 +7,7 @@ import pytest
 
 from r1kit import chat
 from r1kit.data.records import Placed
-from r1kit.data.sift import Sieve
+from r1kit.data.sift import Sieve, Sifted
 from r1kit.data.table import SOURCES
 from r1kit.rewards import VerifierPool
 from r1kit.rows import PreferencePair, Problem, SftRow
@@ -19,10 +19,19 @@ def one(prepare: Prepare, kind: str, source: str, **entry: object):
     return prepare({kind: [{"source": source, **entry}]})
 
 
+PINNED_BY_THE_READER = {
+    "hh_helpful", "s1k", "openthoughts", "gpqa_diamond", "livecodebench", "swe_bench_verified",
+}  # fmt: skip
+"""Their bytes were not at hand, so the table has no checksum: data.checksums must."""
+
+
 def test_every_file_has_a_public_address_and_a_checksum() -> None:
     for source in SOURCES.values():
         assert source.kinds and source.licence
         for file in source.raw_files:
+            if source.name in PINNED_BY_THE_READER:
+                assert not file.sha256 and file.url.startswith("https://")
+                continue
             assert re.fullmatch(r"[0-9a-f]{64}", file.sha256)
             assert re.match(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/|package:", file.url)
 
@@ -116,8 +125,9 @@ def test_a_fault_that_no_test_finds_is_set_aside(pool: VerifierPool) -> None:
     killed = row.model_copy(
         update={"id": "d/2", "prompt": "!", "meta": json.dumps({"faulty": "def f(x):\n    return x + x"})}
     )
-    sifted = Sieve("problems", pool).sift("d", [Placed(row, "d", 1), Placed(killed, "d", 2)])
-    assert sifted.rows == [killed]
+    sifted = Sifted()
+    kept = Sieve("problems", pool).sift("d", [Placed(row, "d", 1), Placed(killed, "d", 2)], sifted)
+    assert list(kept) == [killed]
     assert [(aside.rule, aside.field) for aside in sifted.set_aside] == [("survivor", "meta")] and not sifted.num_faults
 
 
@@ -187,3 +197,73 @@ def test_tool_use_keeps_conversations_without_calls(prepare: Prepare) -> None:
     assert row.prompt == 'You use tools.\n\nTools: [{"name": "clock"}]\n\nWhat is the weather?'
     assert row.response == chat.response("No tool knows.", "I cannot tell.")
     assert not prepared.set_aside()
+
+
+def test_s1k_keeps_chains_that_end_right(prepare: Prepare) -> None:
+    prepared = one(prepare, "chains", "s1k")
+    (row,) = prepared.rows("chains", SftRow)
+    assert row.id == "s1k/1" and (chat.parse(row.response).think or "").strip() == "Six sevens are forty-two."
+    assert chat.final_answer(row.response) == "It is \\boxed{42}."
+    assert [(aside["field"], aside["value"]) for aside in prepared.set_aside()] == [("deepseek_grade", "No")]
+
+
+def test_openthoughts_divides_thought_and_solution(prepare: Prepare) -> None:
+    prepared = one(prepare, "chains", "openthoughts")
+    rows = {row.id: row for row in prepared.rows("chains", SftRow)}
+    assert len(rows) == 6 and {"openthoughts/openthoughts_0-1", "openthoughts/openthoughts_5-1"} <= rows.keys()
+    first = rows["openthoughts/openthoughts_0-1"]
+    assert chat.final_answer(first.response) == "It is \\boxed{12}." and "<|" not in first.response
+    assert [aside["row"] for aside in prepared.set_aside()] == [2]
+
+
+def test_hh_helpful_puts_its_splits_together(prepare: Prepare) -> None:
+    rows = one(prepare, "preferences", "hh_helpful").rows("preferences", PreferencePair)
+    assert {(row.id, row.route) for row in rows} == {("hh_helpful/1", "helpful"), ("hh_helpful/test-1", "helpful")}
+
+
+def test_gpqa_hides_the_right_option_among_the_others(prepare: Prepare) -> None:
+    prepared = one(prepare, "benchmarks", "gpqa_diamond")
+    (row,) = prepared.rows("benchmarks", Problem)
+    options = dict(re.findall(r"\(([A-D])\) (.+)", row.prompt))
+    assert sorted(options.values()) == ["a gluon", "a muon", "a quark", "a quirk"]
+    assert options[row.answer] == "a quirk" and '"then" choose' in row.prompt
+    assert [aside["row"] for aside in prepared.set_aside()] == [2]
+
+
+def test_the_order_of_options_differs_from_row_to_row(prepare: Prepare) -> None:
+    rows = made_up.csv_file(*(made_up.gpqa(f"{made_up.own_words(n)}", "a", "b", "c", "d") for n in range(40)))
+    prepared = prepare({"benchmarks": [{"source": "gpqa_diamond"}]}, {"logic/gpqa_diamond.csv": rows})
+    assert {row.answer for row in prepared.rows("benchmarks", Problem)} == set("ABCD")
+
+
+def test_benchmarks_that_nothing_here_can_score_are_held_out_only(prepare: Prepare) -> None:
+    prepared = prepare({"benchmarks": [{"source": "livecodebench"}, {"source": "swe_bench_verified"}]})
+    rows = {row.benchmark: row for row in prepared.rows("benchmarks", Problem)}
+    assert {row.verifier for row in rows.values()} == {"none"}
+    assert rows["livecodebench"].prompt.endswith("Input:\n3\n\nOutput:\n6\n")
+    assert rows["swe_bench_verified"].solution.startswith("diff --git")
+    assert [aside["field"] for aside in prepared.set_aside()] == ["public_test_cases"]
+
+
+def test_a_training_row_that_repeats_an_unscored_benchmark_is_set_aside(prepare: Prepare) -> None:
+    question = "Given a number of made-up pears, print twice as many."
+    told = {"instruction": question, "input": "", "output": "print(2 * int(input()))"}
+    prepared = prepare(
+        {"benchmarks": [{"source": "livecodebench"}], "instructions": [{"source": "rasbt_instructions"}]},
+        {"sft/rasbt_instruction_data.json": made_up.json_list(told, {**told, "instruction": "Count all pears."})},
+    )
+    assert [row.prompt for row in prepared.rows("instructions", SftRow)] == ["Count all pears."]
+    assert [aside["rule"] for aside in prepared.set_aside(kind="instructions")] == ["contaminated"]
+
+
+def test_a_cell_too_few_or_too_many_is_set_aside(prepare: Prepare) -> None:
+    whole = made_up.FILES["logic/gpqa_diamond.csv"]
+    prepared = prepare(
+        {"benchmarks": [{"source": "gpqa_diamond"}]}, {"logic/gpqa_diamond.csv": whole + b"rec3,short\r\n"}
+    )
+    assert [aside["reason"] for aside in prepared.set_aside(row=3)] == ["has not a cell for each column"]
+
+
+def test_a_parquet_file_that_is_none_is_refused(prepare: Prepare) -> None:
+    with pytest.raises(ValueError, match=r"sft/s1k_1\.1\.parquet is not whole Parquet, after row 0"):
+        prepare({"chains": [{"source": "s1k"}]}, {"sft/s1k_1.1.parquet": b"PAR1 and no more"})

@@ -8,6 +8,7 @@ import pytest
 
 from r1kit.rewards import VerifierPool
 from r1kit.rewards.code import program
+from r1kit.rewards.wire import pack, unpack
 from tests.r1kit.rewards.problems import coded, fenced, problem
 
 SQUARE = "def square(x):\n    return x * x"
@@ -218,3 +219,17 @@ def test_one_fenced_program_is_found(style: str) -> None:
 def test_two_programs_are_none() -> None:
     assert program(f"```python\n{SQUARE}\n```\nor\n```python\n{SQUARE}\n```") is None
     assert program(f"```python\n{SQUARE}") is None
+
+
+@pytest.mark.parametrize(
+    "literal", ["{12, 13, 14, 15, 16}", "{6, 7, 8, 9, 10, 11}", "{3, 1, 2}", "set(range(5, 60, 5))"]
+)
+def test_a_set_is_gone_through_as_in_one_process(literal: str) -> None:
+    value = eval(literal)
+    for given in (value, frozenset(value)):
+        got = unpack(pack(given, _refuse), _refuse)
+        assert type(got) is type(given) and list(got) == list(given)
+
+
+def _refuse(value: object) -> int:
+    raise TypeError(value)

@@ -1,10 +1,10 @@
-"""Harmlessness comparisons of Anthropic's HH (Bai et al., arXiv 2204.05862)."""
+"""Comparisons of Anthropic's HH (Bai et al., arXiv 2204.05862)."""
 
 import re
 
 from r1kit.data.conversation import as_prompt
 from r1kit.data.records import BadField, Context, Record
-from r1kit.data.source import Source, github
+from r1kit.data.source import RawFile, Source, github
 from r1kit.rows import PreferencePair
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -30,23 +30,30 @@ def _pair(record: Record, context: Context) -> PreferencePair:
         raise BadField("rejected", rejected[-1][1], "chosen and rejected are the same")
     prompt = as_prompt(chosen[:-1])
     return PreferencePair(
-        **context.common(record.number),
+        **context.common(_name(record, context)),
         prompt=prompt,
         chosen=chosen[-1][1],
         rejected=rejected[-1][1],
-        route="harmless",
+        route="helpful" if context.source == "hh_helpful" else "harmless",
         split=context.split(prompt),
     )
+
+
+def _name(record: Record, context: Context) -> str:
+    return f"test-{record.number}" if context.file.endswith("helpful_base_test.jsonl.gz") else str(record.number)
+
+
+def _file(name: str, origin: str, sha256: str = "") -> RawFile:
+    commit = "354e5c3cb8960630860dd5774a6ac2a58313bf4d"
+    return github(f"pref/hh_{name}.jsonl.gz", "anthropics/hh-rlhf", commit, origin, sha256)
 
 
 HH_HARMLESS = Source(
     name="hh_harmless",
     licence="MIT",
     files=(
-        github(
-            "pref/hh_harmless_base_test.jsonl.gz",
-            "anthropics/hh-rlhf",
-            "354e5c3cb8960630860dd5774a6ac2a58313bf4d",
+        _file(
+            "harmless_base_test",
             "harmless-base/test.jsonl.gz",
             "ebfaaed21162a4de120ae85366075b34425e2a6303fac59b99555002f7016f03",
         ),
@@ -54,4 +61,15 @@ HH_HARMLESS = Source(
     makers={"preferences": _pair},
     options={"heldout_share": (0.1, 0.0, 0.5)},
     note="the origin's test split, divided again by prompt",
+)
+HH_HELPFUL = Source(
+    name="hh_helpful",
+    licence="MIT",
+    files=(
+        _file("helpful_base_train", "helpful-base/train.jsonl.gz"),
+        _file("helpful_base_test", "helpful-base/test.jsonl.gz"),
+    ),
+    makers={"preferences": _pair},
+    options={"heldout_share": (0.1, 0.0, 0.5)},
+    note="the origin's splits, put together and divided again by prompt",
 )

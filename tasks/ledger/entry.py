@@ -1,31 +1,28 @@
-"""The ledger: what was made from what, who approved it, what was promoted when.
+"""What an entry of the ledger is, and how it is written: a complete OpenLineage RunEvent.
 
-One file an entry, `00000042.json`, each a complete OpenLineage RunEvent. The facet `r1kit_entry` chains them:
-it carries the entry's number and the sha256 of the file before it, so that no entry can be altered, taken out
-or put in between without breaking the chain. Files appear whole or not at all, and a number is taken once.
+The facet `r1kit_entry` chains the entries: it carries the entry's number and the sha256 of the bytes before it.
 """
 
 import functools
-import json
-import os
 import platform
-import re
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
+import orjson
 from pydantic import Field, ValidationError
 
 from r1kit import __version__
 from r1kit.schema import Section
 from tasks.artifacts import Artifact, canonical_json, digest_bytes
-from tasks.workspace import REPOSITORY, Workspace
+from tasks.hardware import hardware
+from tasks.workspace import REPOSITORY
 
-EntryKind = Literal["stage", "registration", "approval", "promotion", "rollback", "deletion"]
+EntryKind = Literal["stage", "run", "registration", "approval", "promotion", "rollback", "deletion"]
+"""Validations and evaluations are stages."""
 Status = Literal["ran", "reused", "failed", "done", "intended", "undone"]
 
 GENESIS = "sha256:" + "0" * 64
@@ -38,7 +35,6 @@ _EVENT_TYPES: dict[Status, str] = {
     "ran": "COMPLETE", "reused": "COMPLETE", "done": "COMPLETE",
     "intended": "START", "failed": "FAIL", "undone": "ABORT",
 }  # fmt: skip
-_NAME = re.compile(r"^(\d{8})\.json$")
 
 
 class Edge(Section):
@@ -79,7 +75,7 @@ class Recorded:
 
     sequence: int
     digest: str
-    """sha256 of the entry's file."""
+    """sha256 of the entry's bytes."""
     previous: str
     time: str
     entry: Entry
@@ -91,95 +87,6 @@ class Head:
 
     sequence: int
     digest: str
-
-
-class LedgerMoved(ValueError):
-    """Another process wrote to the ledger first."""
-
-
-class Ledger:
-    """The entries in one directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._read: dict[int, Recorded] = {}
-
-    def append(self, entry: Entry, *, after: Head | None = None) -> Recorded:
-        """Write an entry at the end. Atomic: it is there whole, or it is not.
-
-        With `after`, only if that is still the last one; raises LedgerMoved otherwise.
-        """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        while True:
-            head = self.head()
-            if after is not None and head != after:
-                raise LedgerMoved(f"the ledger went on from entry {after.sequence} to {head.sequence} meanwhile")
-            sequence = head.sequence + 1
-            content = canonical_json(_event(entry, sequence, head.digest))
-            if self._create(self._file(sequence), content):
-                return _parse(content, sequence)
-
-    def head(self) -> Head:
-        """The last entry's number and digest; number 0 for an empty ledger."""
-        numbers = self._numbers()
-        if not numbers:
-            return Head(0, GENESIS)
-        return Head(numbers[-1], digest_bytes(self._file(numbers[-1]).read_bytes()))
-
-    def entries(self) -> list[Recorded]:
-        """All entries, first to last. Raises ValueError naming the file that cannot be read."""
-        for sequence in self._numbers():
-            if sequence not in self._read:
-                self._read[sequence] = _parse(self._file(sequence).read_bytes(), sequence, self._file(sequence))
-        return [self._read[sequence] for sequence in sorted(self._read)]
-
-    def verify(self) -> list[str]:
-        """What is wrong with the chain, one sentence each; empty if nothing is."""
-        faults: list[str] = []
-        previous, expected = GENESIS, 1
-        for sequence in self._numbers():
-            if sequence != expected:
-                faults.append(f"ledger entries {expected} to {sequence - 1} are missing")
-            content = self._file(sequence).read_bytes()
-            try:
-                recorded = _parse(content, sequence, self._file(sequence))
-            except ValueError as error:
-                faults.append(str(error))
-            else:
-                if recorded.previous != previous and sequence == expected:
-                    faults.append(f"ledger entry {sequence} does not follow from entry {sequence - 1}: one was altered")
-            previous, expected = digest_bytes(content), sequence + 1
-        return faults
-
-    def _numbers(self) -> list[int]:
-        if not self.directory.is_dir():
-            return []
-        names = (_NAME.match(name) for name in os.listdir(self.directory))
-        return sorted(int(name.group(1)) for name in names if name)
-
-    def _file(self, sequence: int) -> Path:
-        return self.directory / f"{sequence:08d}.json"
-
-    def _create(self, file: Path, content: bytes) -> bool:
-        """Put the file there whole, unless one is there already. Says whether it did."""
-        scratch = self.directory / f".{os.getpid()}-{uuid.uuid4().hex}"
-        try:
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.link(scratch, file)
-        except FileExistsError:
-            return False
-        finally:
-            scratch.unlink(missing_ok=True)
-        return True
-
-
-def open_ledger(workspace: Workspace) -> Ledger:
-    """The workspace's ledger."""
-    return Ledger(workspace.ledger_dir)
 
 
 def stage_entry(
@@ -230,13 +137,14 @@ def stage_entry(
 
 @functools.cache
 def environment() -> dict[str, str]:
-    """What the code ran in: lock digest, git commit (with `+changes`), Python, machine."""
+    """What the code ran in: lock digest, git commit (with `+changes`), Python, machine, its processor and GPUs."""
     lock = REPOSITORY / "requirements.lock"
     return {
         "lock_digest": digest_bytes(lock.read_bytes()) if lock.is_file() else "",
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
+        **hardware(),
     }
 
 
@@ -263,7 +171,17 @@ def _finite(value: float) -> float | str:
     return number if abs(number) < float("inf") else str(number)
 
 
-def _event(entry: Entry, sequence: int, previous: str) -> dict[str, Any]:
+def new_id() -> str:
+    """What tells an entry from every other, another writer's with the same content too: its OpenLineage run id."""
+    return str(uuid.uuid4())
+
+
+def to_bytes(entry: Entry, sequence: int, previous: str, identity: str) -> bytes:
+    """An entry in its place, as it is kept."""
+    return canonical_json(_event(entry, sequence, previous, identity))
+
+
+def _event(entry: Entry, sequence: int, previous: str, identity: str) -> dict[str, Any]:
     """The OpenLineage RunEvent of an entry."""
     base = {"_producer": PRODUCER, "_schemaURL": FACET_SCHEMA_URL}
     title = f"{entry.job}[{entry.instance}]" if entry.instance else entry.job
@@ -291,7 +209,7 @@ def _event(entry: Entry, sequence: int, previous: str) -> dict[str, Any]:
         "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "producer": PRODUCER,
         "schemaURL": SCHEMA_URL,
-        "run": {"runId": str(uuid.uuid5(_IDS, f"{previous}/{sequence}")), "facets": facets},
+        "run": {"runId": identity, "facets": facets},
         "job": {"namespace": "r1kit", "name": title, "facets": {}},
         "inputs": [_data_set(edge, "inputFacets") for edge in entry.inputs],
         "outputs": [_data_set(edge, "outputFacets") for edge in entry.outputs],
@@ -314,9 +232,10 @@ def _data_set(edge: Edge, own_facets: str) -> dict[str, Any]:
     }
 
 
-def _parse(content: bytes, sequence: int, file: Path | None = None) -> Recorded:
+def parse(content: bytes, sequence: int, where: object = "") -> Recorded:
+    """The entry that these bytes are. Raises ValueError, naming `where` or the number, if they are not that one."""
     try:
-        event = json.loads(content)
+        event = orjson.loads(content)
         own = event["run"]["facets"]["r1kit_entry"]
         if own["sequence"] != sequence:
             raise ValueError(f"it says that it is number {own['sequence']}")
@@ -330,9 +249,20 @@ def _parse(content: bytes, sequence: int, file: Path | None = None) -> Recorded:
             outputs=tuple(_edges(event["outputs"])),
             facts=event["run"]["facets"]["r1kit_facts"]["facts"],
         )
-        return Recorded(sequence, digest_bytes(content), own["previous"], event["eventTime"], entry)
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
-        raise ValueError(f"ledger entry {file or sequence} cannot be read: {error}") from error
+        return Recorded(sequence, digest_bytes(content), str(own["previous"]), event["eventTime"], entry)
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise ValueError(f"ledger entry {where or sequence} cannot be read: {error}") from error
+
+
+def previous_of(content: bytes, sequence: int, where: object = "") -> str:
+    """The digest that an entry names as the one before it: all that the chain needs. Raises ValueError as `parse`."""
+    try:
+        own = orjson.loads(content)["run"]["facets"]["r1kit_entry"]
+        if own["sequence"] != sequence:
+            raise ValueError(f"it says that it is number {own['sequence']}")
+        return str(own["previous"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"ledger entry {where or sequence} cannot be read: {error}") from error
 
 
 def _edges(data_sets: list[dict[str, Any]]) -> Iterator[Edge]:

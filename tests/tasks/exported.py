@@ -1,0 +1,116 @@
+"""A recipe with everything that exports tell: sources, licences, a verdict, intervals, settings; some of it hostile."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.artifacts import Artifact, describe, digest_bytes
+from tasks.ledger import open_ledger, stage_entry
+from tasks.workspace import Workspace
+from tests.tasks.made_up_run import HOSTILE
+from tests.tasks.recipe import Recipe, artifact
+
+RAW_SHA256 = "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14"
+SOURCES: list[dict[str, Any]] = [
+    {
+        "kind": "problems", "source": "gsm8k_train", "licence": "MIT", "revision": "", "seed": None, "note": "",
+        "files": [{"path": "gsm8k/train.jsonl", "url": "https://example.org/gsm8k/train.jsonl", "sha256": RAW_SHA256,
+                   "bytes": 4_166_206}],
+        "rows_read": 7473, "rows_kept": 7426, "quarantined": 0, "duplicates": 0, "contaminated": 47, "unlicensed": 0,
+    },
+    {
+        "kind": "problems", "source": f"own {HOSTILE}", "licence": f"ask | us {HOSTILE}", "revision": "", "seed": 7,
+        "note": HOSTILE, "files": [], "rows_read": 10, "rows_kept": 9, "quarantined": 1, "duplicates": 0,
+        "contaminated": 0, "unlicensed": 0,
+    },
+]  # fmt: skip
+
+
+class RichRecipe(Recipe):
+    """One run's artifacts and entries, as full as a real run's."""
+
+    def make_all(self) -> Artifact:
+        """The whole recipe but for reward models and students; the model r1 comes back."""
+        manifest = json.dumps({"format": "r1kit data 1", "sources": SOURCES})
+        problems = artifact(self.root / "problems.parquet", "problems", "rows")
+        data = {"problems": problems, "manifest": artifact(self.root / "manifest.json", "manifest", manifest)}
+        self.step("data", {}, data, seconds=2.0)
+        verdict = artifact(self.root / "validation.json", "validation", json.dumps(self._verdict(problems)))
+        self.step("validate", data, {"validation": verdict}, seconds=1.0)
+        base = self._model("base")
+        self.step("base", {}, {"model": base}, config={"model": {"source": "scratch"}, "base": {"steps": 3}})
+        zero = self._model("zero")
+        self.step("zero", {"model": base, "problems": problems}, {"model": zero}, seconds=61.5)
+        curated = artifact(self.root / "curated.parquet", "curated", "kept")
+        self.step("reject", {"model": zero, "problems": problems}, {"curated": curated})
+        dev3 = self._model("dev3")
+        self.step("refine", {"model": base, "curated": curated}, {"model": dev3}, config={"note": HOSTILE})
+        r1 = self._model("r1")
+        self.step("prefer", {"model": dev3, "problems": problems}, {"model": r1}, config={"prefer": {"steps": 60}})
+        evaluation = artifact(self.root / "evaluation.json", "evaluation", json.dumps(self._evaluation()))
+        self.step("evaluate", {"model": r1}, {"evaluation": evaluation}, instance="r1")
+        return r1
+
+    def step(
+        self,
+        stage: str,
+        inputs: Mapping[str, Artifact],
+        outputs: Mapping[str, Artifact],
+        *,
+        instance: str = "",
+        config: Mapping[str, Any] | None = None,
+        seconds: float = 4.0,
+    ) -> None:
+        """A stage that ran, with settings and seconds."""
+        entry = stage_entry(
+            stage=stage, instance=instance, status="ran", run=self.run, key=f"{stage}-{self.run}",
+            code_digest=digest_bytes(stage.encode()), config=config or {"steps": 1}, seed=3, inputs=inputs,
+            outputs=outputs, seconds=seconds, mlflow_run_id="m", facts={"runtime": {"processes": 1, "threads": 2}},
+        )  # fmt: skip
+        open_ledger(self.workspace).append(entry)
+
+    def _model(self, name: str) -> Artifact:
+        place = self.root / name
+        place.mkdir(parents=True)
+        (place / "model.safetensors").write_text(name)
+        (place / "tokenizer.json").write_text("{}")
+        shape = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 128, "vocab_size": 512}
+        (place / "config.json").write_text(json.dumps(shape))
+        return describe(place, "model")
+
+    def _verdict(self, problems: Artifact) -> dict[str, Any]:
+        checks = [
+            {"rule": f"rule {n} {HOSTILE if n == 3 else ''}", "limit": "none", "checked": 7435, "failed": int(n == 3),
+             "success": n != 3, "examples": []}
+            for n in range(12)
+        ]  # fmt: skip
+        own = {"kind": "problems", "digest": problems.digest, "rows": 7435, "checks": checks, "failed_checks": 1}
+        return {"format": "r1kit validation 1", "success": True, "files": [own]}
+
+    def _evaluation(self) -> dict[str, Any]:
+        def scores(value: float | None) -> dict[str, Any]:
+            figure = {"value": value, "low": value - 0.05, "high": value + 0.05} if value is not None else None
+            return {
+                "n": 200, "k": 2, "pass_at_1": figure, "cons_at_k": figure, "response_tokens": 24.5,
+                "preference": None if figure else {"value": 0.7, "low": 0.6, "high": 0.8}, "format_rate": 0.97,
+                "truncated_share": 0.01, "one_language_rate": None, "reflection_rate": 0.02,
+            }  # fmt: skip
+
+        named = {"arithmetic": scores(0.86), f"riddles {HOSTILE}": scores(0.5), "general": scores(None)}
+        problems = [{"id": "p/1", "benchmark": "arithmetic", "score": 1.0}]
+        config = {"samples_per_problem": 2, "sampling": {"temperature": 0.6}}
+        return {"model": "r1", "seed": 0, "config": config, "benchmarks": named, "problems": problems}
+
+    @property
+    def places(self) -> dict[str, Path]:
+        """What a test may damage."""
+        return {name: self.root / name for name in ("r1", "base", "problems.parquet", "curated.parquet",
+                                                    "evaluation.json", "validation.json")}  # fmt: skip
+
+
+def rich(workspace: Workspace, run: str = "run-1") -> RichRecipe:
+    """The recipe, made."""
+    recipe = RichRecipe(workspace, run)
+    recipe.make_all()
+    return recipe
