@@ -394,9 +394,11 @@ def _of_pairs(texts: Mapping[str, list[str]], around: Surroundings, seen: Seen) 
     other = seen.other_side(texts["prompt"], texts["split"], texts["id"], _read(texts["source"], around))
     rules = [
         free_of("chosen differs from rejected", "alike", limit="two different responses"),
+        free_of("no pair stands the other way round too", "turned", limit="one preference for the same two responses"),
         free_of("no prompt is on both sides of the split", "other_side", limit="train or heldout; templates apart"),
     ]
-    return {"alike": alike, "other_side": other}, rules
+    turned = seen.turned(texts["prompt"], pairs, texts["id"], _read(texts["source"], around))
+    return {"alike": alike, "other_side": other, "turned": turned}, rules
 
 
 def _overlap(texts: Mapping[str, list[str]], around: Surroundings) -> _Part:

@@ -25,6 +25,8 @@ class Seen:
     """Hashes of the ids."""
     sides: dict[str, dict[int, str]] = field(default_factory=lambda: {"train": {}, "heldout": {}})
     """Split of pairs → hash of a prompt → the first row with it; of sources without templates."""
+    pairs: dict[int, str] = field(default_factory=dict)
+    """Hash of prompt and responses of a pair → the first row with it; of sources without templates."""
     kinds_of_pairs: Counter[str] = field(default_factory=Counter)
     """`<route> <split>` → pairs."""
     longer: Counter[str] = field(default_factory=Counter)
@@ -58,6 +60,18 @@ class Seen:
             result.append(other.get(key, "") if is_read else "")
             if is_read and split in self.sides:
                 self.sides[split].setdefault(key, id_)
+        return result
+
+    def turned(
+        self, prompts: Sequence[str], pairs: Sequence[tuple[str, str]], ids: Sequence[str], read: Sequence[bool]
+    ) -> list[str]:
+        """For each pair, the id of one before it that prefers the other of the same two responses, else nothing."""
+        result = []
+        for prompt, (chosen, rejected), id_, is_read in zip(prompts, pairs, ids, read, strict=True):
+            texts = [normalise(text) for text in (prompt, chosen, rejected)]
+            result.append(self.pairs.get(_hash("\x1f".join([texts[0], texts[2], texts[1]])), "") if is_read else "")
+            if is_read:
+                self.pairs.setdefault(_hash("\x1f".join(texts)), id_)
         return result
 
     def count(self, tokens: Sequence[int], languages: Sequence[str], sources: Sequence[str]) -> None:

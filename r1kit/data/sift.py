@@ -12,7 +12,7 @@ from r1kit.data.decontaminate import BenchmarkIndex, texts_of
 from r1kit.data.normalise import normalise
 from r1kit.data.records import AnyRow, BadRow, Placed, Rule, shown
 from r1kit.rewards import SURVIVES, VerifierPool, check_gold
-from r1kit.rows import Problem, SftRow
+from r1kit.rows import PreferencePair, Problem, SftRow
 
 FAULTS: tuple[Rule, ...] = ("json", "schema", "unverifiable")
 """Rules that a row breaks by a fault of its own: these count towards the share of quarantined rows."""
@@ -148,6 +148,11 @@ class Sieve:
             return None
         if (other := self._texts.get(_identity(row))) is not None:
             return "prompt", shown(row.prompt), f"the same as {other}", "duplicate"
+        if isinstance(row, PreferencePair):
+            turned = row.model_copy(update={"chosen": row.rejected, "rejected": row.chosen})
+            if (other := self._texts.get(_identity(turned))) is not None:
+                reason = f"prefers the other one of the two responses that {other} compares"
+                return "chosen", shown(row.chosen), reason, "duplicate"
         return None
 
     def _remember(self, row: AnyRow) -> None:

@@ -320,6 +320,19 @@ def test_length_alone_must_not_tell_the_preferred_response(gate: Gate, clean: Ro
     assert not found.success and found.examples[0]["id"] == "helpful" and found.examples[0]["value"] == 1
 
 
+def test_no_pair_stands_the_other_way_round_too(gate: Gate, clean: Rows) -> None:
+    rule = "no pair stands the other way round too"
+    rows = [pair.model_copy(update={"prompt": f"{pair.prompt} {n}"}) for n, pair in enumerate(clean["preferences"])]
+    gate.procedural = False
+    gate.compare_slices = True
+    assert gate.examine("preferences", rows)[rule].success
+    turned = {"prompt": rows[0].prompt, "chosen": rows[0].rejected, "rejected": rows[0].chosen.upper()}
+    found = gate.examine("preferences", planted(rows, -1, turned))[rule]
+    assert [example["value"] for example in found.examples] == [rows[0].id] and not found.success
+    gate.procedural = True
+    assert gate.examine("preferences", planted(rows, -1, turned))[rule].success
+
+
 def test_no_prompt_is_on_both_sides_but_for_templates(gate: Gate, clean: Rows) -> None:
     rule = "no prompt is on both sides of the split"
     rows = [pair.model_copy(update={"prompt": f"{pair.prompt} {n}"}) for n, pair in enumerate(clean["preferences"])]

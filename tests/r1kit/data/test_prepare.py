@@ -124,6 +124,21 @@ def test_a_bad_row_is_set_aside_with_its_place_and_reason(
     assert source["quarantined"] == (rule != "duplicate") and source["rows_kept"] == 1
 
 
+def test_of_two_pairs_that_contradict_each_other_the_first_stays(prepare: Prepare) -> None:
+    file = "pref/rasbt_instruction_preference.json"
+    first = {"instruction": "Say hello.", "input": "", "output": "-", "chosen": "Good day!", "rejected": "What?"}
+    others = [
+        {**first, "chosen": " what?", "rejected": "good  day!"},
+        {**first, "rejected": "Go away."},
+        {**first, "instruction": "Greet me.", "chosen": "What?", "rejected": "Good day!"},
+    ]
+    prepared = prepare({"preferences": [{"source": "rasbt_preference"}]}, {file: made_up.json_list(first, *others)})
+    (row,) = prepared.set_aside()
+    assert (row["row"], row["rule"], row["field"]) == (2, "duplicate", "chosen")
+    assert row["reason"] == "prefers the other one of the two responses that rasbt_preference/1 compares"
+    assert prepared.source("preferences", "rasbt_preference")["rows_kept"] == 3
+
+
 def test_a_bad_row_of_every_kind_is_set_aside(prepare: Prepare) -> None:
     sources = {
         "problems": ("math_train", "math/math_train7474_answers.json", made_up.json_list),
