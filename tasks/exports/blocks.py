@@ -1,5 +1,6 @@
 """What evidence says for the technical documentation, as tables and pictures. The page escapes all text."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,9 +90,14 @@ def versions(making: Making) -> Iterator[Block]:
 def software(making: Making) -> Iterator[Block]:
     """What it ran on, step by step, and the packages that matter most."""
     names = list(dict.fromkeys(name for step in making.steps for name in step.record.environment))
-    rows = [(s.record.title, *(str(s.record.environment.get(n, "–")) for n in names)) for s in making.steps]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for step in making.steps:
+        around = tuple(_shortened(str(step.record.environment.get(name, "–"))) for name in names)
+        alike.setdefault(around, []).append(step.record.title)
+    every = len(alike) == 1
+    rows = [("all steps" if every else ", ".join(titles), *around) for around, titles in alike.items()]
     if names:
-        yield _table("Surroundings of every step", ("step", *(n.replace("_", " ") for n in names)), rows)
+        yield _table("Surroundings of the steps", ("steps", *(n.replace("_", " ") for n in names)), rows)
     for lock in making.locks:
         title = f"Packages of the lock {lock.digest[:19]}…"
         if lock.packages is None:
@@ -343,6 +349,11 @@ def _values(title: str, values: Mapping[str, str]) -> Table:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, folded: bool = False) -> Table:
     shown = tuple(tuple(visible(str(cell), 1000) for cell in row) for row in rows)
     return Table(visible(title, 200), tuple(visible(c, 80) for c in columns), shown, folded)
+
+
+def _shortened(words: str) -> str:
+    """A digest or a commit by its beginning; other words as they are."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b", r"\1…", words)
 
 
 def _day(time: str) -> str:

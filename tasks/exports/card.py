@@ -14,7 +14,7 @@ from tasks.report.words import duration, percent, short, size, visible
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _HUB_DATA = re.compile(r"^https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)/")
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
+_SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|^[-+#=])")
 TO_BE_WRITTEN = "*To be written by a person.*"
 
 

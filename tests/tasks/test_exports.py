@@ -323,7 +323,8 @@ def test_the_card_shows_hostile_text_and_does_not_obey_it(exports: dict[str, str
     tags.feed(MarkdownIt("commonmark", {"html": True}).enable("table").render(body))
     assert not tags.names & {"script", "img"} and tags.handlers == [] and tags.addresses == []
     assert {"table", "h1", "h2"} <= tags.names
-    assert card.escape("a|b\n*c* <b>\x07") == r"a\|b \*c\* &lt;b&gt;⟨U\+0007⟩"
+    assert card.escape("a|b\n*c* <b>\x07") == r"a\|b \*c\* &lt;b&gt;⟨U+0007⟩"
+    assert card.escape("- a_b _c_ [d](e) # f") == r"\- a_b \_c\_ \[d\](e) # f"
 
 
 def test_a_pretrained_base_is_named(making: Making) -> None:
