@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tasks.exports.making import Making, Step
+from tasks.exports.making import Making, Step, standing
 from tasks.exports.scores import RATES
 from tasks.report.charts import Dot, dot_plot
 from tasks.report.pictures import lineage
@@ -118,10 +118,7 @@ def files(making: Making) -> Iterator[Block]:
 
 def machines(making: Making) -> Iterator[Block]:
     """What the steps ran on, and for how long."""
-    rows = [
-        (s.record.title, duration(s.record.seconds), str(s.record.environment.get("platform", "–")), _runtime(s))
-        for s in making.steps
-    ]
+    rows = [(s.record.title, duration(s.record.seconds), _machine(s), _runtime(s)) for s in making.steps]
     if rows:
         total = sum(step.record.seconds for step in making.steps)
         rows.append(("all steps", duration(total), "", ""))
@@ -273,10 +270,10 @@ def testing(making: Making) -> Iterator[Block]:
             "seed": str(making.evaluation.get("seed", "–")),
             **dict(_flat(making.evaluation.get("config") or {})),
         })  # fmt: skip
-    rows = [
-        (a.approver, a.environment, _day(a.time), a.key, a.fault or "signature verified")
-        for a in making.report.approvals
-    ]
+    gates = [(place.what, gate) for place in making.report.places for gate in place.gates]
+    if gates:
+        yield _table("Gates of its promotions", ("promotion", "what the gate found"), gates)
+    rows = [(a.approver, a.environment, _day(a.time), a.key, standing(a)) for a in making.report.approvals]
     if rows:
         yield _table("Approvals, each signed with a key of the person", ("who", "for", "when", "key", "now"), rows)
 
@@ -325,6 +322,14 @@ def _summary(step: Step) -> StageSummary:
         inputs=record.inputs,
         outputs={visible(edge.role, 60): Output(**edge.artifact.model_dump()) for edge in step.outputs},
     )
+
+
+def _machine(step: Step) -> str:
+    """`Linux x86_64, EPYC 7B13, 2 cores, 7.8 GiB`."""
+    known = step.record.environment
+    words = [known.get("platform"), known.get("processor"), known.get("accelerators")]
+    words += [f"{known[name]} {unit}" for name, unit in (("cores", "cores"), ("memory_gib", "GiB")) if known.get(name)]
+    return ", ".join(filter(None, words)) or "–"
 
 
 def _runtime(step: Step) -> str:

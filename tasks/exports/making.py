@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Artifact, FileRecord, digest_json, manifest
-from tasks.audit import AuditReport, audit, whereabouts
-from tasks.audit.records import StepRecord
+from tasks.audit import AuditReport, Question, audit, whereabouts
+from tasks.audit.records import ApprovalRecord, StepRecord
 from tasks.evidence import UNTRAINED
 from tasks.exports.packages import Lock, locks_of
 from tasks.exports.scores import Score, read_scores
-from tasks.ledger import Edge, Ledger, Recorded, open_ledger
+from tasks.ledger import Edge, History, Ledger, Recorded, open_ledger
 from tasks.lineage import (
     ResolvedModel,
     ancestry,
@@ -31,6 +31,8 @@ from tasks.lineage import (
 )
 from tasks.workspace import Workspace
 
+ASKED: tuple[Question, ...] = ("trained", "validated", "approved", "altered")
+"""What an export asks of the audit. Whether a model can be rebuilt here depends on this machine, not on the ledger."""
 APPROACHES = {"zero": "reinforcement-learning", "reason": "reinforcement-learning", "prefer": "reinforcement-learning",
               "rl_student": "reinforcement-learning"}  # fmt: skip
 """Stage → how it learns; the other stages that make a model are supervised."""
@@ -159,7 +161,7 @@ def describe_making(
     workspace: Workspace, reference: str, *, name: str = "r1kit", approvers: Path | None = None
 ) -> Making:
     """Audit a model and gather what made it. Raises ValueError where there is no such model."""
-    report = audit(workspace, reference, name=name, approvers=approvers)
+    report = audit(workspace, reference, name=name, approvers=approvers, asked=ASKED)
     ledger, name = open_ledger(workspace), family_of(reference, name)
     entries = ledger.entries()
     model = resolve_model(reference, workspace, name)
@@ -230,13 +232,15 @@ def _events(
     model: ResolvedModel,
 ) -> Iterator[Event]:
     """The entries that concern the model, each once, in order: these stages, and what was done with the model."""
-    wanted = {r.sequence for stage in stages for r in (stage, origin(entries, stage))}
-    for recorded in entries:
-        own = recorded.entry.kind != "stage" and any(
-            edge.artifact.digest == model.artifact.digest for edge in (*recorded.entry.inputs, *recorded.entry.outputs)
-        )
-        if own or recorded.sequence in wanted:
-            yield Event(recorded, json.loads(ledger.content(recorded.sequence) or b"{}"))
+    seen, digest = History.of(entries), model.artifact.digest
+    wanted = {r.sequence: r for stage in stages for r in (stage, origin(entries, stage))}
+    named = (*seen.with_input(digest), *seen.with_output(digest))
+    wanted |= {recorded.sequence: recorded for recorded in named if recorded.entry.kind != "stage"}
+    for number in sorted(wanted):
+        content = ledger.content(number)
+        if content is None:
+            raise ValueError(f"ledger entry {number} went away while it was read; see `r1 audit`")
+        yield Event(wanted[number], json.loads(content))
 
 
 def _document(thing: Thing, name: str) -> dict[str, Any]:
@@ -272,6 +276,11 @@ def _gaps(report: AuditReport, model: Thing, locks: Sequence[Lock], examined: bo
             yield f"no requirements.lock with the digest {lock.digest} is found here, so its packages are not listed"
     if not locks:
         yield "the ledger names no lock of Python packages"
+
+
+def standing(approval: ApprovalRecord) -> str:
+    """Whether an approval holds, in words."""
+    return approval.fault or approval.since or "signature verified"
 
 
 def dumps(value: Any) -> str:

@@ -81,12 +81,12 @@ class RichRecipe(Recipe):
 
     def _verdict(self, problems: Artifact) -> dict[str, Any]:
         checks = [
-            {"rule": f"rule {n} {HOSTILE if n == 3 else ''}", "limit": "none", "checked": 7435, "failed": int(n == 3),
-             "success": n != 3, "examples": []}
+            {"rule": f"rule {n} {HOSTILE if n == 3 else ''}", "limit": "none", "checked": 7435, "failed": 0,
+             "success": True, "examples": []}
             for n in range(12)
         ]  # fmt: skip
-        own = {"kind": "problems", "digest": problems.digest, "rows": 7435, "checks": checks, "failed_checks": 1}
-        return {"format": "r1kit validation 1", "success": True, "files": [own]}
+        own = {"kind": "problems", "digest": problems.digest, "rows": 7435, "checks": checks, "failed_checks": 0}
+        return {"format": "r1kit validation 1", "success": True, "files": [{**own, "success": True}]}
 
     def _evaluation(self) -> dict[str, Any]:
         def scores(value: float | None) -> dict[str, Any]:
