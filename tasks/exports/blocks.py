@@ -184,7 +184,7 @@ def data(making: Making) -> Iterator[Block]:
         yield _values(f"Data set {record.kind}", {
             "digest": record.digest,
             "lies at": record.uri,
-            "its bytes now": record.fault or "exactly those trained on",
+            "its bytes now": making.things[record.digest].state,
             "let through by the gate": _day(record.validated) if record.validated else "never",
             "rows": number(record.verdict["rows"]) if isinstance(record.verdict.get("rows"), int) else "not known",
         })  # fmt: skip
@@ -263,10 +263,9 @@ def testing(making: Making) -> Iterator[Block]:
     """Tests, the conditions they ran under, and who signed."""
     yield from figures(making)
     if making.evaluated is not None:
-        fault = making.things[making.evaluated.digest].fault
         yield _values("Its record", {
             "digest": making.evaluated.digest,
-            "bytes now": fault or "exactly those recorded",
+            "bytes now": making.things[making.evaluated.digest].state,
             "seed": str(making.evaluation.get("seed", "–")),
             **dict(_flat(making.evaluation.get("config") or {})),
         })  # fmt: skip
