@@ -197,7 +197,7 @@ def describe_making(
         architecture=_document(thing, workspace, "config.json"),
         locks=locks,
         family=tuple(versions(entries, name)),
-        problems=tuple(_problems(report, found)),
+        problems=tuple(_problems(report, [thing, *found])),
         gaps=tuple(_gaps(report, things.values(), locks, examined is not None)),
     )
 
