@@ -1,12 +1,13 @@
 """What evidence says for the technical documentation, as tables and pictures. The page escapes all text."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from tasks.exports.making import Making, Step
+from tasks.exports.making import Making, Step, standing
 from tasks.exports.scores import RATES
 from tasks.report.charts import Dot, dot_plot
 from tasks.report.pictures import lineage
@@ -89,9 +90,14 @@ def versions(making: Making) -> Iterator[Block]:
 def software(making: Making) -> Iterator[Block]:
     """What it ran on, step by step, and the packages that matter most."""
     names = list(dict.fromkeys(name for step in making.steps for name in step.record.environment))
-    rows = [(s.record.title, *(str(s.record.environment.get(n, "–")) for n in names)) for s in making.steps]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for step in making.steps:
+        around = tuple(_shortened(str(step.record.environment.get(name, "–"))) for name in names)
+        alike.setdefault(around, []).append(step.record.title)
+    every = len(alike) == 1
+    rows = [("all steps" if every else ", ".join(titles), *around) for around, titles in alike.items()]
     if names:
-        yield _table("Surroundings of every step", ("step", *(n.replace("_", " ") for n in names)), rows)
+        yield _table("Surroundings of the steps", ("steps", *(n.replace("_", " ") for n in names)), rows)
     for lock in making.locks:
         title = f"Packages of the lock {lock.digest[:19]}…"
         if lock.packages is None:
@@ -112,10 +118,7 @@ def files(making: Making) -> Iterator[Block]:
 
 def machines(making: Making) -> Iterator[Block]:
     """What the steps ran on, and for how long."""
-    rows = [
-        (s.record.title, duration(s.record.seconds), str(s.record.environment.get("platform", "–")), _runtime(s))
-        for s in making.steps
-    ]
+    rows = [(s.record.title, duration(s.record.seconds), _machine(s), _runtime(s)) for s in making.steps]
     if rows:
         total = sum(step.record.seconds for step in making.steps)
         rows.append(("all steps", duration(total), "", ""))
@@ -181,7 +184,7 @@ def data(making: Making) -> Iterator[Block]:
         yield _values(f"Data set {record.kind}", {
             "digest": record.digest,
             "lies at": record.uri,
-            "its bytes now": record.fault or "exactly those trained on",
+            "its bytes now": making.things[record.digest].state,
             "let through by the gate": _day(record.validated) if record.validated else "never",
             "rows": number(record.verdict["rows"]) if isinstance(record.verdict.get("rows"), int) else "not known",
         })  # fmt: skip
@@ -260,17 +263,16 @@ def testing(making: Making) -> Iterator[Block]:
     """Tests, the conditions they ran under, and who signed."""
     yield from figures(making)
     if making.evaluated is not None:
-        fault = making.things[making.evaluated.digest].fault
         yield _values("Its record", {
             "digest": making.evaluated.digest,
-            "bytes now": fault or "exactly those recorded",
+            "bytes now": making.things[making.evaluated.digest].state,
             "seed": str(making.evaluation.get("seed", "–")),
             **dict(_flat(making.evaluation.get("config") or {})),
         })  # fmt: skip
-    rows = [
-        (a.approver, a.environment, _day(a.time), a.key, a.fault or "signature verified")
-        for a in making.report.approvals
-    ]
+    gates = [(place.what, gate) for place in making.report.places for gate in place.gates]
+    if gates:
+        yield _table("Gates of its promotions", ("promotion", "what the gate found"), gates)
+    rows = [(a.approver, a.environment, _day(a.time), a.key, standing(a)) for a in making.report.approvals]
     if rows:
         yield _table("Approvals, each signed with a key of the person", ("who", "for", "when", "key", "now"), rows)
 
@@ -321,6 +323,14 @@ def _summary(step: Step) -> StageSummary:
     )
 
 
+def _machine(step: Step) -> str:
+    """`Linux x86_64, EPYC 7B13, 2 cores, 7.8 GiB`."""
+    known = step.record.environment
+    words = [known.get("platform"), known.get("processor"), known.get("accelerators")]
+    words += [f"{known[name]} {unit}" for name, unit in (("cores", "cores"), ("memory_gib", "GiB")) if known.get(name)]
+    return ", ".join(filter(None, words)) or "–"
+
+
 def _runtime(step: Step) -> str:
     told = [f"{name.replace('_', ' ')} {step.runtime[name]}" for name in ("processes", "zero_stage", "threads")
             if step.runtime.get(name) is not None]  # fmt: skip
@@ -343,6 +353,11 @@ def _values(title: str, values: Mapping[str, str]) -> Table:
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, folded: bool = False) -> Table:
     shown = tuple(tuple(visible(str(cell), 1000) for cell in row) for row in rows)
     return Table(visible(title, 200), tuple(visible(c, 80) for c in columns), shown, folded)
+
+
+def _shortened(words: str) -> str:
+    """A digest or a commit by its beginning; other words as they are."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b", r"\1…", words)
 
 
 def _day(time: str) -> str:

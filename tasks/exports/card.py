@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
-from tasks.exports.making import Making
+from tasks.exports.making import Making, standing
 from tasks.report.words import duration, percent, short, size, visible
 
 _HUB_NAME = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
 _HUB_DATA = re.compile(r"^https://huggingface\.co/datasets/([\w.-]+/[\w.-]+)/")
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
+_SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<!\w)_|_(?!\w)|^[-+#=])")
 TO_BE_WRITTEN = "*To be written by a person.*"
 
 
@@ -170,7 +170,7 @@ def _verification(making: Making) -> Iterator[str]:
         "Signature": report.signature,
         "Ledger": f"{report.ledger_entries} entries, head {report.ledger_head}",
         "Approvals": "; ".join(
-            f"{a.approver} for {a.environment} on {a.time[:10]}, {a.fault or 'signature verified'}"
+            f"{a.approver} for {a.environment} on {a.time[:10]}, {standing(a)}"
             for a in report.approvals
         ) or "none",
     })  # fmt: skip

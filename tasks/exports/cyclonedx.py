@@ -7,7 +7,7 @@ from typing import Any
 from packageurl import PackageURL
 
 from tasks.audit.records import DataRecord
-from tasks.exports.making import APPROACHES, Making, Step, Thing, dumps
+from tasks.exports.making import APPROACHES, Making, Step, Thing, dumps, standing
 from tasks.exports.packages import Package
 
 TO_BE_WRITTEN = "To be written by a person: no evidence states it."
@@ -88,7 +88,7 @@ def _model(making: Making) -> dict[str, Any]:
                 "r1kit:holds": ", ".join(report.holds),
                 "r1kit:submitters": ", ".join(report.submitters),
                 "r1kit:approvals": "; ".join(
-                    f"{a.approver} for {a.environment}, {a.fault or 'signature verified'}" for a in report.approvals
+                    f"{a.approver} for {a.environment}, {standing(a)}" for a in report.approvals
                 ),
                 "r1kit:ledger_head": report.ledger_head,
                 "r1kit:fault": making.model.fault or "",

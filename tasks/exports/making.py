@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Artifact, FileRecord, digest_json, manifest
-from tasks.audit import AuditReport, audit, whereabouts
-from tasks.audit.records import StepRecord
+from tasks.audit import AuditReport, Question, audit, whereabouts
+from tasks.audit.records import ApprovalRecord, StepRecord
 from tasks.evidence import UNTRAINED
 from tasks.exports.packages import Lock, locks_of
 from tasks.exports.scores import Score, read_scores
-from tasks.ledger import Edge, Ledger, Recorded, open_ledger
+from tasks.ledger import Edge, History, Ledger, Recorded, open_ledger
 from tasks.lineage import (
     ResolvedModel,
     ancestry,
@@ -29,8 +29,11 @@ from tasks.lineage import (
     validation_of,
     versions,
 )
+from tasks.store import fetch
 from tasks.workspace import Workspace
 
+ASKED: tuple[Question, ...] = ("trained", "validated", "approved", "altered")
+"""What an export asks of the audit. Whether a model can be rebuilt here depends on this machine, not on the ledger."""
 APPROACHES = {"zero": "reinforcement-learning", "reason": "reinforcement-learning", "prefer": "reinforcement-learning",
               "rl_student": "reinforcement-learning"}  # fmt: skip
 """Stage → how it learns; the other stages that make a model are supervised."""
@@ -42,9 +45,14 @@ class Thing:
 
     artifact: Artifact
     fault: str | None
-    """Why its bytes are not those recorded; None if they are, or lie on no disk of this machine."""
+    """Why its bytes are not those recorded; None if they are, or lie elsewhere and were not fetched."""
     files: tuple[FileRecord, ...]
     """Its files with their sha256; empty where the bytes are missing, altered or elsewhere."""
+
+    @property
+    def state(self) -> str:
+        """What is known of its bytes now, in words."""
+        return self.fault or ("exactly those recorded" if self.files else "elsewhere, not hashed for this export")
 
     @property
     def hexadecimal(self) -> str:
@@ -159,7 +167,7 @@ def describe_making(
     workspace: Workspace, reference: str, *, name: str = "r1kit", approvers: Path | None = None
 ) -> Making:
     """Audit a model and gather what made it. Raises ValueError where there is no such model."""
-    report = audit(workspace, reference, name=name, approvers=approvers)
+    report = audit(workspace, reference, name=name, approvers=approvers, asked=ASKED)
     ledger, name = open_ledger(workspace), family_of(reference, name)
     entries = ledger.entries()
     model = resolve_model(reference, workspace, name)
@@ -170,10 +178,12 @@ def describe_making(
     verdicts = [v for record in report.data if (v := validation_of(entries, record.digest))]
     examinations = [*verdicts, *([examined] if examined else [])]
     artifacts = [edge.artifact for step in steps for edge in (*step.inputs, *step.outputs)]
-    found = [inspect(a) for a in dict.fromkeys([*artifacts, *(a for _, a in examinations)])]
+    # What lies elsewhere is fetched only where the audit has fetched it too: the model and its evaluation.
+    found = [inspect(a) for a in dict.fromkeys([*artifacts, *(a for _, a in verdicts)])]
+    found += [fetched(artifact, workspace) for _, artifact in ([examined] if examined else [])]
     things = {thing.artifact.digest: thing for thing in sorted(found, key=lambda thing: thing.fault is None)}
     locks = locks_of(step.record.environment for step in reversed(steps))
-    thing = inspect(model.artifact)
+    thing = fetched(model.artifact, workspace)
     things[model.artifact.digest] = thing
     return Making(
         workspace=workspace,
@@ -182,13 +192,13 @@ def describe_making(
         steps=steps,
         things=things,
         events=tuple(_events(ledger, entries, [*behind.steps, *(r for r, _ in examinations)], model)),
-        evaluation=_document(things[examined[1].digest], "evaluation.json") if examined else {},
+        evaluation=_document(things[examined[1].digest], workspace, "evaluation.json") if examined else {},
         evaluated=examined[1] if examined else None,
-        architecture=_document(thing, "config.json"),
+        architecture=_document(thing, workspace, "config.json"),
         locks=locks,
         family=tuple(versions(entries, name)),
-        problems=tuple(_problems(report, found)),
-        gaps=tuple(_gaps(report, thing, locks, examined is not None)),
+        problems=tuple(_problems(report, [thing, *found])),
+        gaps=tuple(_gaps(report, things.values(), locks, examined is not None)),
     )
 
 
@@ -204,6 +214,16 @@ def inspect(artifact: Artifact) -> Thing:
         return Thing(artifact, None, tuple(files))
     found, wrong = whereabouts(artifact)
     return Thing(artifact, wrong, () if wrong or found.path is None else tuple(manifest(found.path)))
+
+
+def fetched(artifact: Artifact, workspace: Workspace) -> Thing:
+    """The same, of an artifact that is fetched where it lies elsewhere."""
+    if artifact.path is not None:
+        return inspect(artifact)
+    try:
+        return Thing(artifact, None, tuple(manifest(fetch(artifact, workspace))))
+    except ValueError as error:
+        return Thing(artifact, str(error), ())
 
 
 def _step(entries: Sequence[Recorded], recorded: Recorded, record: StepRecord) -> Step:
@@ -230,21 +250,23 @@ def _events(
     model: ResolvedModel,
 ) -> Iterator[Event]:
     """The entries that concern the model, each once, in order: these stages, and what was done with the model."""
-    wanted = {r.sequence for stage in stages for r in (stage, origin(entries, stage))}
-    for recorded in entries:
-        own = recorded.entry.kind != "stage" and any(
-            edge.artifact.digest == model.artifact.digest for edge in (*recorded.entry.inputs, *recorded.entry.outputs)
-        )
-        if own or recorded.sequence in wanted:
-            yield Event(recorded, json.loads(ledger.content(recorded.sequence) or b"{}"))
+    seen, digest = History.of(entries), model.artifact.digest
+    wanted = {r.sequence: r for stage in stages for r in (stage, origin(entries, stage))}
+    named = (*seen.with_input(digest), *seen.with_output(digest))
+    wanted |= {recorded.sequence: recorded for recorded in named if recorded.entry.kind != "stage"}
+    for number in sorted(wanted):
+        content = ledger.content(number)
+        if content is None:
+            raise ValueError(f"ledger entry {number} went away while it was read; see `r1 audit`")
+        yield Event(wanted[number], json.loads(content))
 
 
-def _document(thing: Thing, name: str) -> dict[str, Any]:
+def _document(thing: Thing, workspace: Workspace, name: str) -> dict[str, Any]:
     """A JSON file of an artifact whose bytes are those recorded; empty where they are not, or it is no JSON object."""
-    path = whereabouts(thing.artifact)[0].path if thing.files else None
-    if path is None:
+    if not thing.files:
         return {}
     try:
+        path = fetch(whereabouts(thing.artifact)[0], workspace)
         content = json.loads((path / name if path.is_dir() else path).read_bytes())
     except (OSError, ValueError):
         return {}
@@ -260,18 +282,24 @@ def _problems(report: AuditReport, things: Iterable[Thing]) -> list[str]:
     return told
 
 
-def _gaps(report: AuditReport, model: Thing, locks: Sequence[Lock], examined: bool) -> Iterator[str]:
+def _gaps(report: AuditReport, things: Iterable[Thing], locks: Sequence[Lock], examined: bool) -> Iterator[str]:
     if not report.name:
         yield "the model is not registered, so it has no signature, no approval and no place in an environment"
     if not examined:
         yield "the model was never evaluated"
-    if model.fault is None and not model.files:
-        yield f"the model lies at {model.artifact.uri}, not on this machine, so its files were not hashed again"
+    for thing in things:
+        if thing.fault is None and not thing.files:
+            yield f"{thing.title} lies at {thing.artifact.uri} and was not hashed again for this export"
     for lock in locks:
         if lock.packages is None:
             yield f"no requirements.lock with the digest {lock.digest} is found here, so its packages are not listed"
     if not locks:
         yield "the ledger names no lock of Python packages"
+
+
+def standing(approval: ApprovalRecord) -> str:
+    """Whether an approval holds, in words."""
+    return approval.fault or approval.since or "signature verified"
 
 
 def dumps(value: Any) -> str:

@@ -80,7 +80,11 @@ def _entity(document: _Document, thing: Thing, making: Making) -> str:
             "r1kit:size_bytes": thing.artifact.size_bytes,
             "r1kit:fault": thing.fault,
             **(
-                {"r1kit:signature": making.report.signature, "r1kit:problem": list(making.problems) or None}
+                {
+                    "r1kit:signature": making.report.signature,
+                    "r1kit:problem": list(making.problems) or None,
+                    "r1kit:gap": list(making.gaps) or None,
+                }
                 if final
                 else {}
             ),

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from huggingface_hub import ModelCard
+from prov.model import ProvDocument
 
+from tasks.artifacts import digest_bytes, local_path
 from tests.flows.conftest import WholeRun
 from tests.flows.copies import Copy, Done, stages
 from tests.tasks.recipe import approver
@@ -149,6 +154,41 @@ def test_audit_goes_back_to_base(whole: WholeRun) -> None:
         assert step["code_digest"] == stages(summary)[name]["code_digest"] and step["faults"] == []
     shown = whole.copy.r1("audit", FIRST)
     assert shown.code == 0 and "sound" in shown.out and made["chains"][:19] in shown.out
+
+
+def test_export_writes_what_other_tools_read(whole: WholeRun, tmp_path: Path) -> None:
+    def export(form: str, out: Path, *options: str) -> Done:
+        return whole.copy.r1("export", FIRST, "--format", form, "--out", str(out), *options)
+
+    done = export("all", tmp_path, "--json")
+    assert done.code == 0, done.err
+    assert done.json["problems"] == [] and done.json["gaps"] == [] and done.json["refused"] == {}
+    written = {each["format"]: each for each in done.json["written"]}
+    assert set(written) == {"openlineage", "slsa", "cyclonedx", "card", "prov", "dossier"}
+    for each in written.values():
+        assert digest_bytes(Path(each["path"]).read_bytes()) == each["digest"]
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str((tmp_path / "bom.cdx.json").read_text()) is None
+    assert ModelCard.load(tmp_path / "README.md").data.to_dict()["datasets"] == ["tinyworld"]
+    assert ProvDocument.deserialize(tmp_path / "prov.json", format="json")
+
+    shown = export("prov", tmp_path / "again.json")
+    assert shown.code == 0 and written["prov"]["digest"] in shown.out and shown.err == ""
+    refused = one_sentence(export("pdf", tmp_path / "x.pdf"))
+    assert "there are openlineage, slsa, cyclonedx, card, prov, dossier, and all" in refused
+    assert not (tmp_path / "x.pdf").exists()
+
+    place = local_path(whole.copy.r1("audit", FIRST, "--json").json["uri"])
+    assert place is not None
+    config = place / "config.json"
+    content = config.read_bytes()
+    config.write_bytes(content + b" ")
+    try:
+        wrong = export("dossier", tmp_path / "dossier.html")
+    finally:
+        config.write_bytes(content)
+    assert wrong.code == 1 and f"{place} was altered" in wrong.err
+    assert written["dossier"]["digest"] not in wrong.out
+    assert f"{place} was altered" in (tmp_path / "dossier.html").read_text()
 
 
 def test_audit_of_data_names_the_models_made_from_it(whole: WholeRun) -> None:

@@ -81,12 +81,12 @@ class RichRecipe(Recipe):
 
     def _verdict(self, problems: Artifact) -> dict[str, Any]:
         checks = [
-            {"rule": f"rule {n} {HOSTILE if n == 3 else ''}", "limit": "none", "checked": 7435, "failed": int(n == 3),
-             "success": n != 3, "examples": []}
+            {"rule": f"rule {n} {HOSTILE if n == 3 else ''}", "limit": "none", "checked": 7435, "failed": 0,
+             "success": True, "examples": []}
             for n in range(12)
         ]  # fmt: skip
-        own = {"kind": "problems", "digest": problems.digest, "rows": 7435, "checks": checks, "failed_checks": 1}
-        return {"format": "r1kit validation 1", "success": True, "files": [own]}
+        own = {"kind": "problems", "digest": problems.digest, "rows": 7435, "checks": checks, "failed_checks": 0}
+        return {"format": "r1kit validation 1", "success": True, "files": [{**own, "success": True}]}
 
     def _evaluation(self) -> dict[str, Any]:
         def scores(value: float | None) -> dict[str, Any]:
@@ -107,6 +107,29 @@ class RichRecipe(Recipe):
         """What a test may damage."""
         return {name: self.root / name for name in ("r1", "base", "problems.parquet", "curated.parquet",
                                                     "evaluation.json", "validation.json")}  # fmt: skip
+
+
+class StoredRecipe(RichRecipe):
+    """The same, with its models and its evaluation in an S3 bucket."""
+
+    def __init__(self, workspace: Workspace, client: Any, bucket: str) -> None:
+        super().__init__(workspace)
+        self.client, self.bucket = client, bucket
+
+    def step(self, stage: str, inputs: Mapping[str, Artifact], outputs: Mapping[str, Artifact], **options: Any) -> None:
+        """A stage whose models and evaluations lie in the bucket."""
+        super().step(stage, self._stored(inputs), self._stored(outputs), **options)
+
+    def _stored(self, artifacts: Mapping[str, Artifact]) -> dict[str, Artifact]:
+        return {role: self._put(a) if a.kind in ("model", "evaluation") else a for role, a in artifacts.items()}
+
+    def _put(self, artifact: Artifact) -> Artifact:
+        path = artifact.path
+        assert path is not None
+        for file in path.iterdir() if path.is_dir() else (path,):
+            key = f"made/{file.relative_to(self.root).as_posix()}"
+            self.client.put_object(Bucket=self.bucket, Key=key, Body=file.read_bytes())
+        return artifact.model_copy(update={"uri": f"s3://{self.bucket}/made/{path.name}"})
 
 
 def rich(workspace: Workspace, run: str = "run-1") -> RichRecipe:

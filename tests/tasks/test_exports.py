@@ -29,9 +29,10 @@ from tasks.ledger import open_ledger
 from tasks.promotion import promote
 from tasks.register import register
 from tasks.workspace import REPOSITORY, Workspace
-from tests.tasks.exported import RAW_SHA256, rich
+from tests.tasks.exported import RAW_SHA256, StoredRecipe, rich
 from tests.tasks.made_up_run import HOSTILE
 from tests.tasks.recipe import approver
+from tests.tasks.seaweed import S3Server
 from tests.tasks.test_report import CHROMIUM, Tags
 
 SETTINGS = PromotionConfig(approvals={"staging": 1})
@@ -323,7 +324,8 @@ def test_the_card_shows_hostile_text_and_does_not_obey_it(exports: dict[str, str
     tags.feed(MarkdownIt("commonmark", {"html": True}).enable("table").render(body))
     assert not tags.names & {"script", "img"} and tags.handlers == [] and tags.addresses == []
     assert {"table", "h1", "h2"} <= tags.names
-    assert card.escape("a|b\n*c* <b>\x07") == r"a\|b \*c\* &lt;b&gt;⟨U\+0007⟩"
+    assert card.escape("a|b\n*c* <b>\x07") == r"a\|b \*c\* &lt;b&gt;⟨U+0007⟩"
+    assert card.escape("- a_b _c_ [d](e) # f") == r"\- a_b \_c\_ \[d\](e) # f"
 
 
 def test_a_pretrained_base_is_named(making: Making) -> None:
@@ -486,6 +488,26 @@ def test_what_is_lost_is_valid_too(workspace: Workspace) -> None:
     assert len(json.loads(text)["annotations"]) == len(making.problems) + len(making.gaps)
     ProvDocument.deserialize(content=FORMATS["prov"].render(making), format="json")
     assert "model-index" not in FORMATS["card"].render(making)
+
+
+def test_a_model_in_another_store_is_fetched_and_what_was_not_hashed_is_said(
+    workspace: Workspace, bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = s3_server.client()
+    monkeypatch.setenv("R1_LEDGER", f"s3://{bucket}/ledger")
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3_server.endpoint)
+    recipe = StoredRecipe(workspace, client, bucket)
+    recipe.make_all()
+    making = describe_making(workspace, "r1")
+    assert making.problems == () and len(making.model.files) == 3 and making.scores[0].benchmark == "arithmetic"
+    unseen = [gap for gap in making.gaps if "was not hashed again" in gap]
+    assert len(unseen) == 3 and all(f"s3://{bucket}/made/" in gap for gap in unseen)  # base, zero, dev3
+    assert "0.86" in FORMATS["card"].render(making) and unseen[0] in FORMATS["prov"].render(making)
+    shutil.rmtree(workspace.cache_dir / "artifacts")
+    client.put_object(Bucket=bucket, Key="made/r1/tokenizer.json", Body=b"other")
+    altered = describe_making(workspace, "r1")
+    assert any(f"s3://{bucket}/made/r1 was altered" in problem for problem in altered.problems)
+    assert altered.model.files == ()
 
 
 # Writing
