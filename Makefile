@@ -14,7 +14,7 @@ BIN     := .venv/bin
 READY   := .venv/ready
 
 .PHONY: install run test check format clean hunt bench-parity bench-grpo bench-sampling bench-sft bench-growth \
-  bench-checkpoint bench-verify bench-decontaminate bench-data
+  bench-checkpoint bench-verify bench-decontaminate bench-data bench-ledger
 
 install: $(READY)
 
@@ -80,6 +80,10 @@ bench-decontaminate: $(READY)
 # Data through the gates, at 8,000 and 80,000 chains of 2,000 tokens: ten minutes; ARGS="--sizes 8000" is one.
 bench-data: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.data $(ARGS)
+
+# The ledger at 1,000, 10,000 and 100,000 entries, in a folder and on S3: five minutes; ARGS="--sizes 1000 --s3-sizes".
+bench-ledger: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ledger $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

@@ -156,6 +156,13 @@ def test_a_store_that_lies_about_a_write_is_found_out(shared: Workspace, proxy: 
         open_ledger(shared).append(NOTE)
 
 
+def test_a_store_that_refuses_what_it_does_not_have_is_found_out(shared: Workspace, proxy: Proxy) -> None:
+    open_ledger(shared).append(NOTE)
+    proxy.mode = "refuses"
+    with pytest.raises(ValueError, match="refuses entry 2 as being there, and does not have it"):
+        open_ledger(shared).append(NOTE)
+
+
 def test_a_store_offline_in_the_middle_is_one_sentence_and_changes_nothing(shared: Workspace, proxy: Proxy) -> None:
     ledger = open_ledger(shared)
     ledger.append(NOTE)
