@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Artifact, digest_bytes, digest_json
-from tasks.ledger import GENESIS, Entry, History, Ledger, folder, open_ledger, stage_entry
-from tasks.ledger.entry import new_id, to_bytes
+from tasks.ledger import GENESIS, Entry, Ledger, folder, open_ledger, stage_entry
+from tasks.ledger.entry import new_id, parse, to_bytes
 from tasks.ledger.folder import file_name
 from tasks.lineage import ancestry, resolve_model
 from tasks.workspace import Workspace
@@ -152,11 +152,22 @@ def lineage(workspace: Workspace, entries: Callable[[], Any]) -> int:
 
 
 def scan(workspace: Workspace) -> int:
-    """The same by reading every entry."""
-    entries = list(Ledger(workspace.ledger_dir).entries())
+    """The same by reading every entry and looking through all of them for each step."""
+    store = Ledger(workspace.ledger_dir).store
+    numbers = store.numbers("entries")
+    entries = [
+        parse(content or b"", n) for n, content in zip(numbers, store.read_many("entries", numbers), strict=True)
+    ]
     newest = next(r for r in reversed(entries) if r.entry.job == "prefer").entry.output("model")
     assert newest is not None, "prefer makes a model"
-    return len(ancestry(History.of(entries), newest).steps)
+    wanted, steps = [newest.digest], set()
+    while wanted:
+        digest = wanted.pop()
+        for recorded in entries:
+            if any(edge.artifact.digest == digest for edge in recorded.entry.outputs):
+                steps.add(recorded.sequence)
+                wanted += [e.artifact.digest for e in recorded.entry.inputs]
+    return len(steps)
 
 
 def questions(workspace: Workspace, *, with_scan: bool) -> dict[str, Any]:

@@ -182,7 +182,7 @@ class Ledger:
             found = store.numbers("entries")
         if not (last and len(found) == found[-1] and index.is_whole(last)):  # somewhere numbers are missing
             known, there = set(index.numbers()), set(found)
-            index.forget(known - there)
+            index.forget(number for number in known - there if found and number < found[-1])
             self._take_in([number for number in found if number not in known])
         else:
             self._take_in(found[last:])
@@ -271,4 +271,4 @@ def open_ledger(workspace: Workspace) -> Ledger:
         return Ledger(S3Store(address), workspace)
     if "://" in address:
         raise ValueError(f"R1_LEDGER is {address!r}; it must be a folder or an address like s3://bucket/prefix")
-    return Ledger(FolderStore(Path(address).expanduser()), workspace)
+    return Ledger(FolderStore(Path(address)), workspace)

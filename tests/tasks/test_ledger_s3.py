@@ -34,25 +34,23 @@ def proxy(s3_server: S3Server, shared: Workspace, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_server_heeds_the_condition_when_64_write_at_once(s3_server: S3Server, bucket: str) -> None:
-    client, start = s3_server.client(), threading.Barrier(64)
-    for key in ("a", "b"):
-        won, lost = [], []
+    client, start, won, lost = s3_server.client(), threading.Barrier(64), [], []
 
-        def write(number: int, key: str = key, won: list[int] = won, lost: list[int] = lost) -> None:
-            start.wait()
-            try:
-                client.put_object(Bucket=bucket, Key=key, Body=str(number).encode(), IfNoneMatch="*")
-                won.append(number)
-            except ClientError as error:
-                lost.append(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    def write(number: int) -> None:
+        start.wait()
+        try:
+            client.put_object(Bucket=bucket, Key="a", Body=str(number).encode(), IfNoneMatch="*")
+            won.append(number)
+        except ClientError as error:
+            lost.append(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
-        writers = [threading.Thread(target=write, args=(number,)) for number in range(64)]
-        for writer in writers:
-            writer.start()
-        for writer in writers:
-            writer.join()
-        assert len(won) == 1 and lost == [412] * 63
-        assert client.get_object(Bucket=bucket, Key=key)["Body"].read() == str(won[0]).encode()
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(64)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(won) == 1 and lost == [412] * 63
+    assert client.get_object(Bucket=bucket, Key="a")["Body"].read() == str(won[0]).encode()
 
 
 def test_the_same_ledger_from_two_workspaces(shared: Workspace, tmp_path: Path) -> None:
