@@ -14,7 +14,7 @@ BIN     := .venv/bin
 READY   := .venv/ready
 
 .PHONY: install run test check format clean hunt bench-parity bench-grpo bench-sampling bench-sft bench-growth \
-  bench-checkpoint bench-verify bench-decontaminate bench-data bench-reward-model
+  bench-checkpoint bench-verify bench-decontaminate bench-data bench-reward-model bench-ledger
 
 install: $(READY)
 
@@ -84,6 +84,10 @@ bench-data: $(READY)
 # A harmlessness reward model on HH pairs against chance and length: twenty minutes; ARGS="--pairs 128" is shorter.
 bench-reward-model: $(READY)
 	@$(BIN)/python -m benchmarks.reward_model $(ARGS)
+
+# The ledger at 1,000, 10,000 and 100,000 entries, in a folder and on S3: five minutes; ARGS="--sizes 1000 --s3-sizes".
+bench-ledger: $(READY)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ledger $(ARGS)
 
 # Everything that was made, the virtual environment too; the code and dvc.lock stay.
 clean:

@@ -81,7 +81,7 @@ def _findings(workspace: Workspace) -> Iterator[Finding]:
     yield _sandbox()
     yield _workspace(workspace)
     yield _ledger(workspace)
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "R1_LEDGER"):
         value = os.environ.get(name)
         yield Finding(name, "note", value or "not set: runs use their own, in the workspace")
 
@@ -132,11 +132,14 @@ def _workspace(workspace: Workspace) -> Finding:
 
 
 def _ledger(workspace: Workspace) -> Finding:
-    ledger = open_ledger(workspace)
-    faults = ledger.verify()
+    try:
+        ledger = open_ledger(workspace)
+        faults, length = ledger.verify(), ledger.head().sequence
+    except ValueError as error:  # its store is not there, or refuses
+        return Finding("ledger", "bad", str(error))
     if faults:
         return Finding("ledger", "bad", f"{faults[0]}; restore it from a backup")
-    return Finding("ledger", "good", f"{ledger.head().sequence} entries, the chain holds")
+    return Finding("ledger", "good", f"{length} entries in {ledger.store.address}, the chain holds")
 
 
 if __name__ == "__main__":

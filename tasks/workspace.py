@@ -41,7 +41,10 @@ class Workspace:
     @property
     def ledger_address(self) -> str:
         """Where the ledger lies: the folder or `s3://bucket/prefix` that R1_LEDGER names, else `ledger_dir`."""
-        return os.environ.get("R1_LEDGER") or str(self.ledger_dir)
+        named = os.environ.get("R1_LEDGER")
+        if not named:
+            return str(self.ledger_dir)
+        return named if "://" in named else str(Path(named).expanduser().resolve())
 
     @property
     def ledger_seen(self) -> Path:
@@ -55,8 +58,8 @@ class Workspace:
 
     @property
     def _ledger_name(self) -> str:
-        elsewhere = os.environ.get("R1_LEDGER")
-        return hashlib.sha256(elsewhere.encode()).hexdigest()[:12] if elsewhere else "own"
+        address = self.ledger_address.rstrip("/")
+        return "own" if address == str(self.ledger_dir) else hashlib.sha256(address.encode()).hexdigest()[:12]
 
     @property
     def keys_dir(self) -> Path:

@@ -22,8 +22,10 @@ from tasks.ledger.s3 import S3Store
 from tasks.workspace import Workspace
 
 LOG = logging.getLogger(__name__)
-MAX_ATTEMPTS = 10_000
-"""Places that other writers took first, before something must be wrong with the store."""
+MAX_REFUSALS = 20
+"""Times that one place is refused as taken and then found empty, before something must be wrong with the store."""
+MAX_PAUSE_SECONDS = 0.2
+"""Between attempts, where other writers were quicker: about what eight at once need for one each."""
 
 
 class LedgerMoved(ValueError):
@@ -77,7 +79,8 @@ class Ledger:
         if self._is_checked and numbers[-1] == seen.sequence:
             return seen
         head = Head(numbers[-1], digest_bytes(self.store.read("entries", numbers[-1]) or b""))
-        if self._is_checked or self._seen_fault() is None:
+        as_seen = head == seen if head.sequence == seen.sequence else self._is_checked or self._seen_fault() is None
+        if as_seen:
             self._remember(head)
         return head
 
@@ -100,7 +103,8 @@ class Ledger:
         return list(dict.fromkeys([*found, *([seen] if seen else [])]))
 
     def _write(self, entry: Entry, identity: str, after: Head | None) -> tuple[bytes, Recorded]:
-        for attempt in range(MAX_ATTEMPTS):
+        refused, refusals = 0, 0
+        for attempt in itertools.count():
             head = self.head()
             if head != self._seen:
                 raise LedgerBroken(f"{self._seen_fault()}; nothing was written, {self._way_out()}")
@@ -110,10 +114,14 @@ class Ledger:
             content = to_bytes(entry, sequence, head.digest, identity)
             if self.store.create("entries", sequence, content):
                 return content, parse(content, sequence)
-            time.sleep(random.uniform(0, min(0.5, 0.005 * 2 ** min(attempt, 10))))
-        raise ValueError(
-            f"{self.store.address} has no place for entry {self._seen.sequence + 1}; is its listing stale?"
-        )
+            refused, refusals = sequence, refusals + 1 if refused == sequence else 0
+            if refusals == MAX_REFUSALS:
+                raise ValueError(
+                    f"{self.store.address} refuses entry {sequence} as being there, and does not have it; nothing can "
+                    "be added to a ledger there, so keep it in another store (R1_LEDGER)"
+                )
+            time.sleep(random.uniform(0, min(MAX_PAUSE_SECONDS, 0.005 * 2 ** min(attempt, 10))))
+        raise AssertionError("the loop ends by itself")
 
     # What this workspace has seen of the ledger.
 
@@ -174,7 +182,7 @@ class Ledger:
             found = store.numbers("entries")
         if not (last and len(found) == found[-1] and index.is_whole(last)):  # somewhere numbers are missing
             known, there = set(index.numbers()), set(found)
-            index.forget(known - there)
+            index.forget(number for number in known - there if found and number < found[-1])
             self._take_in([number for number in found if number not in known])
         else:
             self._take_in(found[last:])
@@ -264,4 +272,4 @@ def open_ledger(workspace: Workspace) -> Ledger:
         return Ledger(S3Store(address), workspace)
     if "://" in address:
         raise ValueError(f"R1_LEDGER is {address!r}; it must be a folder or an address like s3://bucket/prefix")
-    return Ledger(FolderStore(Path(address).expanduser()), workspace)
+    return Ledger(FolderStore(Path(address)), workspace)

@@ -6,6 +6,7 @@ written is read back. Every entry is unlike any other, so a write whose answer w
 
 import contextlib
 import functools
+import itertools
 import os
 import random
 import threading
@@ -14,6 +15,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlparse
 
@@ -32,6 +34,15 @@ PROBE = "condition-probe"
 _TURNS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 _HEEDED: set[str] = set()
 """Addresses that have shown it to this process."""
+
+
+class Said(Enum):
+    """What a store answers to a write."""
+
+    STORED = "stored"
+    TAKEN = "taken"
+    UNSURE = "unsure"
+    """Taken, but an attempt before this one had no answer: it may be our own that is there."""
 
 
 class StoreUnfit(ValueError):
@@ -88,16 +99,18 @@ class S3Store:
         self._probe()
         key = self._key(shelf, file_name(shelf, number))
         said = self._put(key, content)
+        if said is Said.TAKEN:
+            return False
         found = self._get(key)
         if found == content:
-            return True  # also where the answer was lost and the second attempt met what the first had stored
-        if found is None or said:
-            what = "does not have it" if found is None else "holds other bytes there"
-            raise StoreUnfit(
-                f"{self.address} said that it {'stored' if said else 'had'} {key}, and {what}; nothing can be proved "
-                "with a ledger there, so keep it in another store (R1_LEDGER)"
-            )
-        return False
+            return True
+        if said is Said.UNSURE and found is not None:
+            return False
+        what = "does not have it" if found is None else "holds other bytes there"
+        raise StoreUnfit(
+            f"{self.address} said that it stored {key}, and {what}; nothing can be proved with a ledger there, "
+            "so keep it in another store (R1_LEDGER)"
+        )
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -117,25 +130,28 @@ class S3Store:
         if self.address in _HEEDED:
             return
         key = f"{self.prefix}/{PROBE}".lstrip("/")
-        if self._put(key, uuid.uuid4().bytes) and self._put(key, uuid.uuid4().bytes):
+        if all(self._put(key, uuid.uuid4().bytes) is Said.STORED for _ in range(2)):
             raise StoreUnfit(
                 f"{self.address} ignores the condition If-None-Match, so that two writers could take the same place; "
                 "keep the ledger in a store that heeds it, or in a local folder (R1_LEDGER)"
             )
         _HEEDED.add(self.address)
 
-    def _put(self, key: str, content: bytes) -> bool:
-        """Create an object if there is none; whether the store says that it did."""
+    def _put(self, key: str, content: bytes) -> Said:
+        """Create an object if there is none; what the store says of it."""
         from botocore.exceptions import ClientError
 
-        def put(client: Any) -> bool:
+        attempts = itertools.count()
+
+        def put(client: Any) -> Said:
+            attempt = next(attempts)
             try:
                 client.put_object(Bucket=self.bucket, Key=key, Body=content, IfNoneMatch="*")
             except ClientError as error:
-                if _status(error) == 412:
-                    return False
-                raise
-            return True
+                if _status(error) != 412:
+                    raise
+                return Said.TAKEN if attempt == 0 else Said.UNSURE
+            return Said.STORED
 
         return self._ask(put, f"writing {key}")
 

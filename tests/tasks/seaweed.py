@@ -120,6 +120,7 @@ class Proxy:
     port: int = 0
     mode: str = "honest"
     """`honest`; `ignores`: the condition; `forgets`: says that it stored, and does not; `swaps`: stores other bytes;
+    `refuses`: says that it is there already;
     `offline`: closes every connection."""
     lost_answers: int = 0
     """So many writes are stored, and their answer is never given."""
@@ -153,9 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
             proxy.behind.client().put_object(Bucket=bucket, Key=key, Body=body)
         elif proxy.mode == "swaps" and "entries/" in key:
             proxy.behind.client().put_object(Bucket=bucket, Key=key, Body=b"other")
-        elif proxy.mode != "forgets" or "entries/" not in key:
+        elif proxy.mode not in ("forgets", "refuses") or "entries/" not in key:
             return False
-        self._answer(200, {"ETag": '"0"'}, b"")
+        self._answer(412 if proxy.mode == "refuses" else 200, {"ETag": '"0"'}, b"")
         return True
 
     def _forward(self, body: bytes) -> None:

@@ -34,25 +34,23 @@ def proxy(s3_server: S3Server, shared: Workspace, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_server_heeds_the_condition_when_64_write_at_once(s3_server: S3Server, bucket: str) -> None:
-    client, start = s3_server.client(), threading.Barrier(64)
-    for key in ("a", "b"):
-        won, lost = [], []
+    client, start, won, lost = s3_server.client(), threading.Barrier(64), [], []
 
-        def write(number: int, key: str = key, won: list[int] = won, lost: list[int] = lost) -> None:
-            start.wait()
-            try:
-                client.put_object(Bucket=bucket, Key=key, Body=str(number).encode(), IfNoneMatch="*")
-                won.append(number)
-            except ClientError as error:
-                lost.append(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    def write(number: int) -> None:
+        start.wait()
+        try:
+            client.put_object(Bucket=bucket, Key="a", Body=str(number).encode(), IfNoneMatch="*")
+            won.append(number)
+        except ClientError as error:
+            lost.append(error.response["ResponseMetadata"]["HTTPStatusCode"])
 
-        writers = [threading.Thread(target=write, args=(number,)) for number in range(64)]
-        for writer in writers:
-            writer.start()
-        for writer in writers:
-            writer.join()
-        assert len(won) == 1 and lost == [412] * 63
-        assert client.get_object(Bucket=bucket, Key=key)["Body"].read() == str(won[0]).encode()
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(64)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert len(won) == 1 and lost == [412] * 63
+    assert client.get_object(Bucket=bucket, Key="a")["Body"].read() == str(won[0]).encode()
 
 
 def test_the_same_ledger_from_two_workspaces(shared: Workspace, tmp_path: Path) -> None:
@@ -153,6 +151,13 @@ def test_a_store_that_lies_about_a_write_is_found_out(shared: Workspace, proxy: 
     open_ledger(shared).append(NOTE)
     proxy.mode = mode
     with pytest.raises(StoreUnfit, match=f"said that it stored team/ledger/entries/00000002.json, and {said}"):
+        open_ledger(shared).append(NOTE)
+
+
+def test_a_store_that_refuses_what_it_does_not_have_is_found_out(shared: Workspace, proxy: Proxy) -> None:
+    open_ledger(shared).append(NOTE)
+    proxy.mode = "refuses"
+    with pytest.raises(ValueError, match="refuses entry 2 as being there, and does not have it"):
         open_ledger(shared).append(NOTE)
 
 

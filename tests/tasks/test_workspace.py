@@ -21,6 +21,26 @@ with hold(Workspace(Path(sys.argv[1]))):
 """
 
 
+@pytest.mark.parametrize(
+    ("named", "address"),
+    [("", "{root}/ledger"), ("s3://b/p", "s3://b/p"), ("~/l", "{home}/l"), ("{root}/x/../y", "{root}/y")],
+)
+def test_the_ledger_lies_where_it_is_said_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, address: str
+) -> None:
+    root = tmp_path.resolve()
+    monkeypatch.setenv("R1_LEDGER", named.format(root=root))
+    assert Workspace(root).ledger_address == address.format(root=root, home=Path.home().resolve())
+
+
+def test_what_is_seen_of_one_ledger_is_not_taken_for_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memories = set()
+    for named in ("", "s3://b/p", "s3://b/p/", "s3://b/q"):
+        monkeypatch.setenv("R1_LEDGER", named)
+        memories.add((Workspace(tmp_path).ledger_seen, Workspace(tmp_path).ledger_index))
+    assert len(memories) == 3
+
+
 def refused(workspace: Workspace) -> str:
     with pytest.raises(ValueError) as caught, hold(workspace):
         pass
