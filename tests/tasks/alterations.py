@@ -194,13 +194,13 @@ def _rewrite(history: History, sequence: int) -> None:
 
 
 def _fields(history: History) -> Iterator[Alteration]:
-    """Fields of a stage's entry, an approval, and every one of the last entry, set to something else."""
+    """Fields of a stage's entry, an approval, and the last entry, which none follows, set to something else."""
     rng, kinds = random.Random(SEED + 5), [(r.entry.kind, r.entry.status) for r in history.entries]
     for place in (kinds.index(("stage", "ran")) + 2, kinds.index(("approval", "done")), len(kinds) - 1):
         n = history.entries[place].sequence
         file = history.entry_file(n)
         leaves = [leaf for leaf in _leaves(json.loads(file.read_bytes())) if not str(leaf[-1]).startswith("_")]
-        for leaf in leaves if place == len(kinds) - 1 else rng.sample(leaves, 12):
+        for leaf in rng.sample(leaves, 32 if place == len(kinds) - 1 else 12):
             name = ".".join(map(str, leaf))
             said = rf"{numbered(n, n + 1)}|{file.name}"
             yield Alteration("fields", f"entry {n}: {name}", partial(_set, file, leaf), said)
