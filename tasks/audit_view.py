@@ -208,7 +208,7 @@ def render_touched(report: TouchedReport) -> Tree:
     for model in report.models:
         held = f" · [green]holds {', '.join(model.holds)}[/]" if model.holds else ""
         branch = tree.add(f"[cyan]{escape(model.model)}[/] [dim]{model.digest[:19]}…[/]{held}")
-        branch.add(escape(" → ".join(model.path)))
+        branch.add(escape(" ▸ ".join(model.path)))
     return tree
 
 

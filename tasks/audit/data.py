@@ -8,7 +8,7 @@ from typing import Any
 from tasks.artifacts import Artifact, fault, verify
 from tasks.audit.records import DataRecord, RowsRecord
 from tasks.ledger import Recorded
-from tasks.lineage import Ancestry, producer, validation_of
+from tasks.lineage import Ancestry, made, origin, producer
 from tasks.store import fetch
 from tasks.workspace import REPOSITORY, Workspace
 
@@ -46,7 +46,7 @@ def data_record(workspace: Workspace, entries: Sequence[Recorded], behind: Ances
     makers = (step.entry for step in behind.steps if step.entry.output(artifact.kind) == artifact)
     manifest = next((found for entry in makers if (found := entry.output("manifest"))), None)
     place, wrong = whereabouts(artifact)
-    found = validation_of(entries, artifact.digest)
+    found, trained = first_validation(entries, artifact.digest), _trained_at(entries, behind, artifact)
     content = document(workspace, found[1]) if found else {}
     verdict = data_verdict(content, artifact.kind)
     checks = [check for check in verdict.get("checks", ()) if isinstance(check, Mapping)]
@@ -61,14 +61,33 @@ def data_record(workspace: Workspace, entries: Sequence[Recorded], behind: Ances
         validation_sequence=found[0].sequence if found else 0,
         rules=tuple(_rule(check) for check in checks),
         verdict=verdict,
-        verdict_fault=_verdict_fault(artifact, found[0] if found else None, verdict),
+        verdict_fault=_verdict_fault(artifact, found[0] if found else None, verdict, trained),
     )
 
 
-def _verdict_fault(artifact: Artifact, validation: Recorded | None, verdict: Mapping[str, Any]) -> str | None:
+def first_validation(entries: Sequence[Recorded], digest: str) -> tuple[Recorded, Artifact] | None:
+    """The earliest validation that let exactly these bytes pass: the one that training could know of."""
+    for recorded in entries:
+        result = recorded.entry.output("validation")
+        if made(recorded) and result is not None and any(e.artifact.digest == digest for e in recorded.entry.inputs):
+            return recorded, result
+    return None
+
+
+def _trained_at(entries: Sequence[Recorded], behind: Ancestry, artifact: Artifact) -> int:
+    """The ledger entry of the first step that took a data set."""
+    took = (s for s in behind.steps if any(e.artifact.digest == artifact.digest for e in s.entry.inputs))
+    return min((origin(entries, step).sequence for step in took), default=0)
+
+
+def _verdict_fault(
+    artifact: Artifact, validation: Recorded | None, verdict: Mapping[str, Any], trained: int
+) -> str | None:
     """Why what was validated is not what was trained on. A verdict that is gone is told as such elsewhere."""
     if validation is None:
         return "never validated as these bytes"
+    if validation.sequence > trained:
+        return f"validated only after ledger entry {trained} had trained on it, by entry {validation.sequence}"
     if verdict and verdict.get("digest") != artifact.digest:
         return f"the verdict of ledger entry {validation.sequence} is of {str(verdict.get('digest'))[:19]}…"
     if verdict and not verdict.get("success"):

@@ -195,8 +195,59 @@ def test_audit_of_data_names_the_models_made_from_it(whole: WholeRun) -> None:
     chains = stages(whole.copy.summary(whole.run_id))["data"]["outputs"]["chains"]["digest"]
     done = whole.copy.r1("audit", "--touched-by", chains[:20], "--json")
     assert done.code == 0
-    told = " ".join(done.json)
+    told = " ".join(model["model"] for model in done.json["models"])
     assert "dev1" in told and FIRST in told and "zero" not in told and "base" not in told
+    paths = {model["model"]: model["path"] for model in done.json["models"]}
+    assert paths[FIRST][0].startswith("chains sha256:") and "prefer" in " ".join(paths[FIRST])
+
+
+def test_audit_finds_rows_code_and_judges(whole: WholeRun) -> None:
+    code = "import pyarrow.parquet as pq; print(pq.read_table('data/micro/chains.parquet').column('id')[0])"
+    row = whole.copy.python(code).strip()
+    zero = stages(whole.copy.summary(whole.run_id))["zero"]["code_digest"]
+    for what, reached, spared in ((row, "dev1", "base "), ("helpful", "r1 of", "dev3"), (zero, "zero of", "base ")):
+        done = whole.copy.r1("audit", "--touched-by", what, "--json")
+        told = " ".join(model["model"] for model in done.json["models"])
+        assert reached in told and spared not in told, f"{what} was told to touch {told}"
+    assert "the ledger knows no" in one_sentence(whole.copy.r1("audit", "--touched-by", "no such thing"))
+
+
+def test_audit_of_everything_is_silent_on_an_untouched_history(whole: WholeRun) -> None:
+    done = whole.copy.r1("audit", "--all", "--json")
+    assert done.code == 0, done.out
+    assert done.json["problems"] == [] and done.json["pins"] == 8 and done.json["artifacts"] > 30
+    shown = whole.copy.r1("audit", "--all")
+    assert shown.code == 0 and "nothing was altered" in shown.out
+
+
+def test_audit_answers_one_question_at_a_time(whole: WholeRun) -> None:
+    trained = whole.copy.r1("audit", FIRST, "--only", "trained", "--json").json
+    base = next(step for step in trained["steps"] if step["stage"] == "base")
+    assert base["threads"] == 1 and base["environment"]["cores"] and base["environment"]["processor"]
+    assert base["rows"][0]["rows"] == 1200 and base["rows"][0]["made_by"] == "data"
+    assert trained["signature"] == "not checked" and trained["approvals"] == []
+    validated = whole.copy.r1("audit", FIRST, "--only", "validated", "--json").json
+    assert all(record["rules"] and not record["verdict_fault"] for record in validated["data"])
+    can = whole.copy.r1("audit", FIRST, "--only", "rebuildable", "--json").json["rebuildable"]
+    assert can and all(step["missing"] == [] for step in can)
+    assert "there is no such question" in one_sentence(whole.copy.r1("audit", FIRST, "--only", "trainde"))
+    assert "one of them at a time" in one_sentence(whole.copy.r1("audit", "--all", "--rebuild"))
+
+
+def test_a_rebuilt_model_has_the_same_bits(whole: WholeRun) -> None:
+    before = whole.copy.entries()
+    wanted = [word for stage in ("data", "base", "reject") for word in ("--stage", stage)]
+    done = whole.copy.r1("audit", FIRST, "--rebuild", *wanted, "--json")
+    assert done.code == 0, done.out
+    rebuilt = {step["title"]: step for step in done.json["steps"]}
+    assert set(rebuilt) == {"data", "base", "reject"} and len(rebuilt["data"]["outputs"]) == 8
+    for step in rebuilt.values():
+        assert step["identical"] and step["differs"] == [] and step["error"] == ""
+    assert whole.copy.entries() == before and not list((whole.copy.workspace / "work").glob("rebuild-*"))
+    with whole.copy.changed("r1kit/sft.py", lambda text: text + "\n# One more line.\n"):
+        moved = whole.copy.r1("audit", FIRST, "--rebuild", "--stage", "base", "--json")
+    (step,) = moved.json["steps"]
+    assert step["identical"] and "the code moved" in step["differs"][0]
 
 
 def test_audit_says_what_is_wrong_and_fails(whole: WholeRun) -> None:

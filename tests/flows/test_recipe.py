@@ -100,7 +100,10 @@ def test_a_second_run_does_nothing_anew(whole: WholeRun) -> None:
     assert second["registered"] == {**first["registered"], "new": False}
     assert second["models"] == first["models"]
     new = copy.entries()[len(before) :]
-    assert {entry["status"] for entry in new} == {"reused"}
+    assert {entry["status"] for entry in new if entry["kind"] != "run"} == {"reused"}
+    closing = new.pop()
+    assert (closing["kind"], closing["status"]) == ("run", "done"), "the last entry seals the run's folder"
+    assert {edge["role"] for edge in closing["outputs"]} == {"summary", "configuration", "curves", "notes"}
     names = {"-".join(filter(None, (entry["job"], entry["instance"]))) for entry in new}
     assert names == RECIPE, "every stage leaves its edge"
 

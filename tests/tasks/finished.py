@@ -1,4 +1,4 @@
-"""A finished history, made by the real machinery with made-up models: runs, MLflow, DVC's pins, approvals, promotions."""
+"""A finished history, made by the real machinery with made-up models: runs, pins, approvals, promotions."""
 
 import contextlib
 import json

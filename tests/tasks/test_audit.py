@@ -9,18 +9,19 @@ import pytest
 from rich.console import Console
 
 from r1kit.promotion import PromotionConfig
+from r1kit.rows import Problem, SftRow, write_rows
 from tasks.approvals import approve
 from tasks.artifacts import describe, local_path
 from tasks.audit import AuditReport, audit, touched_by, whereabouts
 from tasks.audit_view import render
 from tasks.evidence import build_evidence
-from tasks.ledger import open_ledger
+from tasks.ledger import environment, open_ledger
 from tasks.lineage import ancestry, resolve_model
 from tasks.promotion import promote, rollback
 from tasks.register import register
 from tasks.tracking import client_of
 from tasks.workspace import Workspace
-from tests.tasks.recipe import Recipe, approver
+from tests.tasks.recipe import Recipe, approver, artifact
 
 SETTINGS = PromotionConfig(approvals={"staging": 1, "production": 0})
 """Of promotion: one approval to staging, none to production."""
@@ -178,3 +179,71 @@ def test_rolling_back_is_told(staged: Workspace) -> None:
 
 def _append(path: Path, extra: str) -> None:
     path.write_text(path.read_text() + extra)
+
+
+def test_a_verdict_that_came_after_training_is_none(workspace: Workspace) -> None:
+    recipe = Recipe(workspace)
+    recipe.make(validated=False)
+    data = open_ledger(workspace).entries()[0].entry.outputs[0].artifact
+    verdict = describe(workspace.root / "made" / "run-1" / "r1-evaluation.json", "validation")
+    recipe.stage("validate", {"problems": data}, {"validation": verdict})
+    (problem,) = audit(workspace, "r1", asked=("validated",)).problems
+    assert re.search("validated only after ledger entry 3 had trained on it, by entry 6", problem), problem
+
+
+def test_approvals_are_held_to_the_keys_of_then(staged: Workspace, tmp_path: Path) -> None:
+    file = staged.root / "approvers"
+    text_then = file.read_text()
+    file.write_text(text_then.replace("alice@example.org ", 'alice@example.org valid-before="20200101Z" '))
+    report = audit(staged, "production", asked=("approved",))
+    (approval,) = report.approvals
+    assert approval.fault is None, "it held by the list of then"
+    assert approval.since and "may not sign" in approval.since
+    assert len(report.problems) == 1 and "the list of approvers" in report.problems[0]
+    facts = open_ledger(staged).entries()[approval.sequence - 1].entry.facts
+    assert facts["approvers"] == text_then and facts["approvers_digest"] == approval.approvers_digest
+
+
+def test_what_is_not_asked_is_not_looked_at(staged: Workspace) -> None:
+    (local_path(resolve_model("production", staged).artifact.uri) or staged.root).joinpath("config.json").write_text(
+        "{ }"
+    )
+    for question in ("trained", "validated", "approved", "rebuildable"):
+        assert audit(staged, "production", asked=(question,)).sound
+    assert not audit(staged, "production", asked=("altered",)).sound
+
+
+def test_rows_code_and_judges_are_followed(workspace: Workspace) -> None:
+    """Two generations: rows sampled from a model, which teach another, by a judge trained from the first."""
+    recipe, rows = Recipe(workspace), workspace.root / "rows"
+    problem = Problem(id="a/1", source="a", licence="MIT", prompt="1 + 1?", verifier="math", answer="2")
+    sampled = SftRow(
+        id="reject/a/1@x/0", source="reject", licence="MIT", parents=("a/1",), prompt="1 + 1?", response="it is 2",
+        kind="chain",
+    )  # fmt: skip
+    write_rows(rows / "problems.parquet", [problem], Problem)
+    write_rows(rows / "curated.parquet", [sampled], SftRow)
+    problems, curated = describe(rows / "problems.parquet", "problems"), describe(rows / "curated.parquet", "sft_rows")
+    base, dev2, small, alone, judge, r1 = (
+        artifact(rows / name, "model", name) for name in ("base", "dev2", "small", "alone", "judge", "r1")
+    )
+    recipe.stage("data", {}, {"problems": problems})
+    recipe.stage("base", {}, {"model": base})
+    recipe.stage("reason", {"model": base, "problems": problems}, {"model": dev2})
+    recipe.stage("reject", {"model": dev2}, {"curated": curated})
+    recipe.stage("distill", {"curated": curated}, {"model": small}, "small")
+    recipe.stage("distill", {}, {"model": alone}, "alone")
+    recipe.stage("reward_models", {}, {"helpful": judge})
+    recipe.stage("prefer", {"model": alone, "helpful": judge}, {"model": r1})
+
+    def reached(what: str) -> list[str]:
+        return [model.model.removesuffix(" of run run-1") for model in touched_by(workspace, what).models]
+
+    assert reached("dev2") == ["dev2", "distill-small"] and reached(dev2.digest[7:15]) == ["dev2", "distill-small"]
+    assert reached("a/1") == reached("1 + 1?") == ["dev2", "distill-small"]
+    assert reached("it is 2") == reached("reject/a/1@x/0") == ["distill-small"]
+    assert reached("base") == ["base", "dev2", "distill-small"] and reached("helpful") == ["r1"]
+    commit = environment()["commit"]
+    assert not commit or reached(commit[:10]) == ["base", "dev2", "distill-small", "distill-alone", "r1"]
+    (path,) = [model.path for model in touched_by(workspace, "dev2").models if "small" in model.model]
+    assert [step.split(" (")[0] for step in path[1:]] == ["reject", "distill[small] → distill-small"]
