@@ -63,7 +63,7 @@ def main() -> int:
     """Exit status 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=448, help="pairs to train on (448)")
-    parser.add_argument("--heldout", type=int, default=400, help="pairs to judge, at most 680 or so (400)")
+    parser.add_argument("--heldout", type=int, default=400, help="pairs to judge, at most 720 (400)")
     parser.add_argument("--max-length", type=int, default=192, help="tokens read, the last ones (192)")
     parser.add_argument("--learning-rate", type=float, default=3e-5)
     parser.add_argument("--batch-size", type=int, default=16)

@@ -183,7 +183,7 @@ def draw(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> tuple[Tenso
     inside = blocks.take_along_dim(block[..., None], 1).squeeze(1).double().cumsum(-1)
     # Summed in another order the last token may end a rounding before the block does: then it is the one.
     place = torch.searchsorted(inside, torch.minimum(target - before, inside[:, -1:] * (1 - 1e-12)), right=True)
-    token = (block * _BLOCK + place).squeeze(1)
+    token = (block * _BLOCK + place).squeeze(1).clamp(max=width - 1)  # where nothing is finite, any token
     share = probability.gather(1, token[:, None]).squeeze(1)
     return token, (share.double() / ends[:, -1]).log().float()
 
