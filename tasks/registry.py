@@ -87,12 +87,13 @@ def ensure_registered_model(client: "MlflowClient", full_name: str) -> None:
 
 def project_aliases(workspace: Workspace, name: str = "r1kit") -> list[str]:
     """Set MLflow's aliases `current` and `previous` to what the ledger says; says what had to change."""
-    client, ledger = client_of(workspace), open_ledger(workspace)
+    ledger = open_ledger(workspace)
     entries, head, said = ledger.entries(), ledger.head(), []
     for environment in ENVIRONMENTS[1:]:
         full_name, stack = f"{name}-{environment}", history(entries, name, environment)
         if not stack:
             continue
+        client = client_of(workspace)
         said += heal_versions(workspace, entries, name, environment)
         model = client.get_registered_model(full_name)
         aliases = dict(model.aliases)
