@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +16,8 @@ Shelf = Literal["entries", "checkpoints", "packs"]
 SUFFIXES: dict[Shelf, str] = {"entries": ".json", "checkpoints": ".json", "packs": ".jsonl"}
 DIGITS = 8
 READ_BYTES = 2**16
+READERS, BATCH = 8, 200
+"""Threads that read files, and how many files each takes at a time."""
 SETTLED_NANOSECONDS = 100_000_000
 WAIT_SECONDS = 10.0
 """How long a writer waits for its turn before it writes without one, as where another was stopped in its turn."""
@@ -103,8 +106,17 @@ class FolderStore:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_many(self, shelf: Shelf, numbers: Iterable[int]) -> Iterator[bytes | None]:
-        """The bytes of many files, in order."""
-        return (self.read(shelf, number) for number in numbers)
+        """The bytes of many files, in order, several at once: a cold disk answers many requests as fast as one."""
+        wanted = list(numbers)
+        if len(wanted) <= BATCH:
+            yield from (self.read(shelf, number) for number in wanted)
+            return
+        batches = [wanted[start : start + BATCH] for start in range(0, len(wanted), BATCH)]
+        with ThreadPoolExecutor(READERS) as readers:
+            for start in range(0, len(batches), 2 * READERS):  # not all of them in memory
+                window = batches[start : start + 2 * READERS]
+                for contents in readers.map(lambda batch: [self.read(shelf, number) for number in batch], window):
+                    yield from contents
 
     def create(self, shelf: Shelf, number: int, content: bytes) -> bool:
         """Put the file there whole and on the disk, unless one is there already. Says whether it did."""
@@ -157,7 +169,13 @@ def _listed(folder: str, shelf: Shelf) -> list[int]:
     changed = os.stat(folder).st_mtime_ns
     if _LISTINGS.get(folder, (0, []))[0] != changed:
         settled = time.time_ns() - changed > SETTLED_NANOSECONDS
-        found = sorted(n for name in os.listdir(folder) if (n := number_of(shelf, name)))
+        suffix = SUFFIXES[shelf]  # as in `number_of`, which would take twice the time for very many names
+        found = sorted(
+            int(name[:DIGITS])
+            for name in os.listdir(folder)
+            if name[DIGITS:] == suffix and name.isascii() and name[:DIGITS].isdigit()
+        )
+        found = found[1:] if found[:1] == [0] else found
         if not settled:  # it may change again within one tick of the file system's clock
             return found
         _LISTINGS[folder] = (changed, found)
