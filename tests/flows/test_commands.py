@@ -19,8 +19,8 @@ from tests.tasks.recipe import approver
 pytestmark = pytest.mark.timeout(600)
 
 COMMANDS = (
-    "run", "status", "report", "chat", "eval", "audit", "export", "approve", "promote", "rollback", "score", "deploy",
-    "doctor",
+    "run", "status", "report", "chat", "eval", "audit", "export", "approve", "pending", "promote", "rollback", "gc",
+    "score", "deploy", "doctor",
 )  # fmt: skip
 STRAWBERRY = 'How many times does the letter "r" appear in the text: "strawberry"?'
 FIRST, SECOND = "r1kit-micro-candidate/1", "r1kit-micro-candidate/2"
