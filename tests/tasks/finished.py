@@ -203,8 +203,11 @@ def _run(made: Finished, weights: str, reuse: tuple[str, ...] = ()) -> None:
             pin(PROFILE, made.workspace, made.root)
     run.stage("validate", data, {"validation": "validation"})
     base = run.stage("base", {"pretrain": data["pretrain"]}, {"model": "model"})
-    judges = run.stage("reward_models", {"model": base["model"], "preferences": data["preferences"]},
-                       {"helpful": "reward_model", "harmless": "reward_model"})  # fmt: skip
+    pairs = {"model": base["model"], "preferences": data["preferences"]}
+    judges = {
+        kind: run.stage("reward_models", pairs, {"reward_model": "reward_model"}, kind)["reward_model"]
+        for kind in ("helpful", "harmless")
+    }
     dev2 = run.stage("reason", {"model": base["model"], "problems": data["problems"]}, {"model": "model"})
     curated = run.stage(
         "reject", {"model": dev2["model"], "problems": data["problems"], "benchmarks": data["benchmarks"]},
