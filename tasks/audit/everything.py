@@ -25,6 +25,8 @@ def audit_everything(workspace: Workspace, *, approvers: Path | None = None, roo
     problems = list(broken)
     try:
         entries = ledger.entries()
+        for _ in entries:
+            pass  # each is read and parsed
     except ValueError as error:  # with an entry that cannot be read, nothing else can be compared
         return _unreadable([*problems, str(error)])
     head = ledger.head()

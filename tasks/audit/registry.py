@@ -3,6 +3,7 @@
 The ledger leads: what MLflow says otherwise is a difference. Only what a killed promotion left is put right.
 """
 
+import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -264,15 +265,34 @@ def _tracked_faults(title: str, run: Any, recorded: Recorded) -> Iterator[str]:
         "r1kit.code_digest": str(facts.get("code_digest")),
         "r1kit.variant": entry.instance,
     }
-    yield from _tag_faults(title, {"r1kit.variant": "", **tags}, expected, ("r1kit.run",))
+    yield from _tag_faults(title, tags, expected, ("r1kit.run",))
     if "r1kit.run" not in tags:
         yield f"{title}: the tag r1kit.run is gone"
-    settings = {name: str(value)[:MAX_PARAM_CHARACTERS] for name, value in flat(facts.get("config", {})).items()}
-    for name in sorted(settings.keys() | run.data.params.keys()):
-        said, known = run.data.params.get(name), settings.get(name)
-        if said != known:
-            yield f"{title}: the parameter {name} is {said!r}, the ledger says {known!r}"
+    yield from _parameter_faults(title, run.data.params, flat(facts.get("config", {})))
     for name, value in facts.get("metrics", {}).items():
         found = run.data.metrics.get(f"final_{name}")
         if entry.status == "ran" and isinstance(value, (int, float)) and found != float(value):
             yield f"{title}: the metric final_{name} is {found}, the ledger says {value}"
+
+
+def _parameter_faults(title: str, said: Mapping[str, str], settings: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted(settings.keys() | said.keys()):
+        if name not in said:
+            yield f"{title}: the parameter {name} is gone, the ledger says {settings[name]!r}"
+        elif name not in settings:
+            yield f"{title}: the parameter {name} is {said[name]!r}, of which the ledger knows nothing"
+        elif not _says(said[name], settings[name]):
+            yield f"{title}: the parameter {name} is {said[name]!r}, the ledger says {settings[name]!r}"
+
+
+def _says(said: str, value: Any) -> bool:
+    """Whether a parameter's text is of that value. Within lists, the ledger has sorted the keys of mappings."""
+    text = str(value)[:MAX_PARAM_CHARACTERS]
+    if said == text:
+        return True
+    if not isinstance(value, list) or len(said) >= MAX_PARAM_CHARACTERS:  # what was cut off can only be as long
+        return isinstance(value, list) and len(said) == len(text)
+    try:
+        return ast.literal_eval(said) == value
+    except (ValueError, SyntaxError):
+        return False

@@ -111,12 +111,14 @@ def _by_model(workspace: Workspace, what: str, name: str) -> Iterator[Start]:
 
 
 def _by_role(entries: Sequence[Recorded], what: str) -> Iterator[Start]:
-    """Everything that stages ever made in that part: reward model `helpful`, kind of data `problems`."""
-    outputs = {e.artifact.digest: e for r in entries if made(r) for e in r.entry.outputs}
-    for digest, edge in outputs.items():
-        if what in (edge.role, edge.artifact.kind):
-            kind = "" if edge.role == edge.artifact.kind else f"{edge.artifact.kind} "
-            yield Start(f"{kind}{edge.role} {digest}", frozenset({digest}))
+    """Everything that stages ever made under that name: reward model `helpful`, kind of data `problems`."""
+    found: dict[str, str] = {}
+    for recorded in entries:
+        for edge in recorded.entry.outputs if made(recorded) else ():
+            names = dict.fromkeys((edge.artifact.kind, edge.role, recorded.entry.instance))
+            if what in names:
+                found.setdefault(edge.artifact.digest, " ".join(filter(None, names)))
+    yield from (Start(f"{title} {digest}", frozenset({digest})) for digest, title in found.items())
 
 
 def _by_source(workspace: Workspace, entries: Sequence[Recorded], what: str) -> Iterator[Start]:

@@ -118,6 +118,7 @@ class _Run:
         settings = {
             "profile": PROFILE,
             "prefer": {"learning_rate": 1e-6 + len(weights) * 1e-7},
+            "data": {"pretrain": [{"source": "tinyworld", "limit": 3}]},
             "distill": {"students": [{"name": "small"}]},
         }
         self.config = Config.model_validate(settings)

@@ -233,7 +233,7 @@ def test_rows_code_and_judges_are_followed(workspace: Workspace) -> None:
     recipe.stage("reject", {"model": dev2}, {"curated": curated})
     recipe.stage("distill", {"curated": curated}, {"model": small}, "small")
     recipe.stage("distill", {}, {"model": alone}, "alone")
-    recipe.stage("reward_models", {}, {"helpful": judge})
+    recipe.stage("reward_models", {}, {"reward_model": judge}, "helpful")
     recipe.stage("prefer", {"model": alone, "helpful": judge}, {"model": r1})
 
     def reached(what: str) -> list[str]:
