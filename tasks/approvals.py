@@ -177,7 +177,7 @@ def approvals_of(
     latest = datetime.min.replace(tzinfo=UTC)
     for recorded in entries:
         # The chain gives the order: an entry is no older than those before it, whatever the clock said that wrote it.
-        latest = max(latest, datetime.fromisoformat(recorded.time))
+        latest = max(latest, _moment(recorded) or latest)
         entry = recorded.entry
         subject = entry.input("model")
         if entry.kind != "approval" or subject is None or subject.digest != model.artifact.digest:
@@ -185,6 +185,8 @@ def approvals_of(
         facts = {name: str(entry.facts.get(name, "")) for name in ("approver", "environment", "key")}
         fault = _fault(entry.facts, model, facts["environment"], signers, own, latest)
         fault = fault or _misplaced(entries, recorded, model, name)
+        if fault is None and _moment(recorded) is None:
+            fault = f"its time {recorded.time!r} cannot be read"
         checked.append(
             Approval(facts["approver"], facts["environment"], recorded.time, recorded.sequence, facts["key"], fault)
         )
@@ -275,15 +277,24 @@ def _fault(
     return f"the key of {approver} is also that of {shared}, who submitted the model" if shared else None
 
 
+def _moment(recorded: Recorded) -> datetime | None:
+    """When an entry says it was written; None where that cannot be read, which an audit names."""
+    try:
+        return datetime.fromisoformat(recorded.time)
+    except ValueError:
+        return None
+
+
 def _misplaced(entries: Sequence[Recorded], approval: Recorded, model: ResolvedModel, name: str) -> str | None:
     """Why an approval whose signature holds does not count where it stands in the ledger.
 
     It counts from the state of the ledger that was signed with it: written again after a rollback, it stays withdrawn.
+    An audit gives only the entries that matter, and compares that state itself.
     """
     signed = json.loads(approval.entry.facts["statement"]).get("ledger") or {}
     at, environment = signed.get("sequence", 0), approval.entry.facts["environment"]
     before = next((r.digest for r in entries if r.sequence == at), None)
-    if at >= approval.sequence or before != signed.get("digest"):
+    if not 0 < at < approval.sequence or before not in (None, signed.get("digest")):
         return f"it was signed over another ledger, whose entry {at} was {str(signed.get('digest'))[:19]}…"
     for recorded in entries:
         entry = recorded.entry

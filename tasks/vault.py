@@ -6,14 +6,16 @@ is made of, `environments/lineage/<digest>/`: by hard links where the store is a
 """
 
 import contextlib
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.artifacts import Artifact, local_path
+from tasks.artifacts import Artifact, digest_directory, fault, local_path
 from tasks.ledger import Edge, Recorded
+from tasks.lineage import families, of_kind
 from tasks.reach import needed_by
-from tasks.store import fetch, is_there, place
+from tasks.store import children, download, fetch, is_there, place
 from tasks.tracking import client_of, experiment_id
 from tasks.workspace import Workspace
 
@@ -75,6 +77,45 @@ def restore_lineage(
         place(fetch(kept, workspace), artifact.kind, parent, workspace, linked=True)
         said.append(f"{artifact.kind} {artifact.digest[:19]}… was gone from {artifact.uri} and is back from the vault")
     return said
+
+
+def vault_faults(workspace: Workspace, entries: Sequence[Recorded]) -> Iterator[str]:
+    """What the vault keeps of lineages, hashed again: what was altered, and what promotions put there and is gone."""
+    named = {str(item["uri"]) for r in of_kind(entries, "deletion") for item in r.entry.facts.get("items", ())}
+    for home in {f"{vault_uri(workspace, name)}/lineage" for name in families(entries)}:
+        found = {digest: children(f"{home}/{digest}", workspace) for digest in children(home, workspace)}
+        for digest, names in found.items():
+            for name in names:
+                kept = Artifact(kind="", uri=f"{home}/{digest}/{name}", digest=f"sha256:{digest}", size_bytes=0)
+                if wrong := _fault(kept, workspace):
+                    yield f"what the vault keeps of a lineage: {wrong}"
+        for artifact in _put_there(entries, home.removesuffix("/lineage")):
+            digest, name = artifact.digest.removeprefix("sha256:"), artifact.uri.rstrip("/").rpartition("/")[2]
+            if name not in found.get(digest, ()) and f"{home}/{digest}" not in named:
+                uri = f"{home}/{digest}/{name}"
+                yield f"what the vault keeps of a lineage: {local_path(uri) or uri} is missing"
+
+
+def _put_there(entries: Sequence[Recorded], vault: str) -> Iterator[Artifact]:
+    """What each promotion had to keep: its lineage as the ledger knew it then, one name a digest."""
+    seen: set[str] = set()
+    for recorded in of_kind(entries, "promotion"):
+        if recorded.entry.status == "done":
+            before = [r for r in entries if r.sequence < recorded.entry.facts["intent"]]
+            for artifact in owned_by_mlflow(
+                needed_by(before, [edge.artifact for edge in recorded.entry.outputs]), vault
+            ):
+                if artifact.digest not in seen:
+                    seen.add(artifact.digest)
+                    yield artifact
+
+
+def _fault(artifact: Artifact, workspace: Workspace) -> str | None:
+    if artifact.path is not None:
+        return fault(artifact)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = digest_directory(download(artifact, Path(scratch), workspace))
+    return None if found == artifact.digest else f"{artifact.uri} was altered: {found[:19]}…"
 
 
 def lineage_uri(vault: str, artifact: Artifact) -> str:

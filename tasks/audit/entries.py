@@ -1,14 +1,13 @@
 """What every ledger entry must satisfy beside the others: the clock, stage keys, versions, promotions, approvals."""
 
 import itertools
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import digest_json
-from tasks.audit.people import approval_record, approvals, title_of
+from tasks.audit.people import approval_record, approvals, statement_of, title_of
 from tasks.ledger import Edge, Recorded
 from tasks.lineage import history, made
 from tasks.workspace import Workspace
@@ -168,12 +167,13 @@ def _approval_faults(workspace: Workspace, entries: Sequence[Recorded], approver
         name = f"ledger entry {recorded.sequence}: the approval of {checked.approver} for {checked.environment}"
         if checked.fault:
             yield f"{name} does not hold: {checked.fault}"
-            continue
-        signature = str(recorded.entry.facts["signature"])
+        signature = str(recorded.entry.facts.get("signature"))
         if signature in used:
             yield f"{name} is that of entry {used[signature]}, replayed"
         used.setdefault(signature, recorded.sequence)
-        statement: dict[str, Any] = json.loads(recorded.entry.facts["statement"])
+        statement = statement_of(recorded.entry.facts)
+        if checked.fault and not _dated(statement, recorded):
+            continue  # what cannot be read was told as such
         seen = statement.get("ledger") or {}
         if digests.get(int(seen.get("sequence", 0))) != seen.get("digest") or seen["sequence"] >= recorded.sequence:
             yield f"{name} was signed over another ledger: its entry {seen.get('sequence')} is not the one here"
@@ -181,6 +181,15 @@ def _approval_faults(workspace: Workspace, entries: Sequence[Recorded], approver
         apart = abs(datetime.fromisoformat(signed_at) - datetime.fromisoformat(written_at))
         if apart > CLOCK_TOLERANCE:
             yield f"{name} was signed at {signed_at} but entered at {written_at}: a clock was set"
+
+
+def _dated(statement: Mapping[str, Any], recorded: Recorded) -> bool:
+    """Whether both times of an approval can be read, and the state of the ledger that it names."""
+    try:
+        times = [datetime.fromisoformat(text) for text in (statement["time"], recorded.time)]
+        return len(times) == 2 and int(statement["ledger"]["sequence"]) >= 0
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def _digests(edges: Sequence[Edge]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from tasks.audit.runs import look_at_runs
 from tasks.audit.stores import look_at_artifacts, look_at_pins, look_at_signatures
 from tasks.ledger import open_ledger
 from tasks.lineage import families, version_entries
+from tasks.vault import vault_faults
 from tasks.workspace import REPOSITORY, Workspace
 
 
@@ -39,8 +40,9 @@ def audit_everything(workspace: Workspace, *, approvers: Path | None = None, roo
         repaired, problems = repaired + put_right, problems + differences
     tracked_problems, tracked = run_faults(workspace, ledger.entries()) if entries else ([], 0)
     run_problems, run_notes, runs = look_at_runs(workspace, ledger.entries())
+    kept = list(vault_faults(workspace, entries)) if version_entries(entries) else []
     listed = list_difference(workspace, entries, approvers)
-    problems += artifacts.problems + signatures.problems + pins.problems + tracked_problems + run_problems
+    problems += artifacts.problems + kept + signatures.problems + pins.problems + tracked_problems + run_problems
     return HistoryReport(
         ledger_entries=len(entries),
         ledger_head=head.digest,

@@ -28,7 +28,7 @@ def approval_record(
 ) -> ApprovalRecord:
     """An approval, verified against the approvers as they were listed when it was given, and as they are now."""
     facts = recorded.entry.facts
-    statement = _statement(facts)
+    statement = statement_of(facts)
     fault = _fault_then(workspace, entries, recorded, approvers)
     return ApprovalRecord(
         approver=str(facts.get("approver", "")),
@@ -45,7 +45,7 @@ def approval_record(
 
 def approved_model(entries: Sequence[Recorded], recorded: Recorded) -> ResolvedModel | None:
     """The version that an approval's signed statement names; None where the ledger has none of that name."""
-    named = str(_statement(recorded.entry.facts).get("model", ""))
+    named = str(statement_of(recorded.entry.facts).get("model", ""))
     made = next((v for v in version_entries(entries) if title_of(v) == named), None)
     return from_version(made, named) if made else None
 
@@ -81,7 +81,7 @@ def _fault_then(
     facts, model = recorded.entry.facts, approved_model(entries, recorded)
     subject = recorded.entry.input("model")
     if model is None:
-        return f"the signed statement is on {_statement(facts).get('model')!r}, which the ledger does not know"
+        return f"the signed statement is on {statement_of(facts).get('model')!r}, which the ledger does not know"
     if subject is None or subject.digest != model.artifact.digest:
         beside = f"{subject.digest[:19]}…" if subject else "no model"
         return f"it stands beside {beside}, not beside the bytes of {_named(model)}"
@@ -92,8 +92,9 @@ def _fault_then(
         key = sshsig.key_of(facts["signature"])
     except (ValueError, KeyError, TypeError) as error:
         return str(error)
-    if checked is None and sshsig.fingerprint(key) != facts["key"]:
-        return f"it says that the key is {facts['key']}, but {sshsig.fingerprint(key)} signed"
+    if sshsig.fingerprint(key) != facts["key"]:
+        other = f"it says that the key is {facts['key']}, but {sshsig.fingerprint(key)} signed"
+        return f"{checked}; {other}" if checked else other
     return checked
 
 
@@ -132,7 +133,8 @@ def _signers_then(workspace: Workspace, facts: Mapping[str, Any], approvers: Pat
     return sshsig.parse_allowed_signers(str(kept), "the list of approvers of that time")
 
 
-def _statement(facts: Mapping[str, Any]) -> dict[str, Any]:
+def statement_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What an approver signed; empty where that cannot be read."""
     try:
         found = json.loads(facts["statement"])
     except (KeyError, ValueError, TypeError):
