@@ -8,7 +8,7 @@ from tasks.audit.records import HistoryReport
 from tasks.audit.registry import reconcile, run_faults
 from tasks.audit.runs import look_at_runs
 from tasks.audit.stores import look_at_artifacts, look_at_pins, look_at_signatures
-from tasks.ledger import open_ledger
+from tasks.ledger import History, open_ledger
 from tasks.lineage import families, version_entries
 from tasks.vault import vault_faults
 from tasks.workspace import REPOSITORY, Workspace
@@ -25,9 +25,7 @@ def audit_everything(workspace: Workspace, *, approvers: Path | None = None, roo
     broken = list(ledger.verify())
     problems = list(broken)
     try:
-        entries = ledger.entries()
-        for _ in entries:
-            pass  # each is read and parsed
+        entries = History.of(list(ledger.entries()))  # each is read where it lies: the kept index is no evidence
     except ValueError as error:  # with an entry that cannot be read, nothing else can be compared
         return _unreadable([*problems, str(error)])
     head = ledger.head()
@@ -36,7 +34,7 @@ def audit_everything(workspace: Workspace, *, approvers: Path | None = None, roo
     signatures, pins = look_at_signatures(workspace, entries), look_at_pins(entries, root)
     repaired: list[str] = []
     for family in families(entries):
-        put_right, differences = reconcile(workspace, family, whole=not broken)
+        put_right, differences = reconcile(workspace, family, entries, whole=not broken)
         repaired, problems = repaired + put_right, problems + differences
     tracked_problems, tracked = run_faults(workspace, ledger.entries()) if entries else ([], 0)
     run_problems, run_notes, runs = look_at_runs(workspace, ledger.entries())

@@ -53,7 +53,7 @@ def audit(
     ledger, name = open_ledger(workspace), family_of(reference, name)
     problems, repaired = list(ledger.verify()), []
     if "altered" in asked:
-        repaired, differences = reconcile(workspace, name, whole=not problems)
+        repaired, differences = reconcile(workspace, name, ledger.entries(), whole=not problems)
         problems += differences
     entries = ledger.entries()
     model = resolve_model(reference, workspace, name)

@@ -43,19 +43,20 @@ class Differences:
     others: list[str] = field(default_factory=list)
 
 
-def reconcile(workspace: Workspace, name: str, *, whole: bool = True) -> tuple[list[str], list[str]]:
+def reconcile(
+    workspace: Workspace, name: str, entries: Sequence[Recorded], *, whole: bool = True
+) -> tuple[list[str], list[str]]:
     """Compare a family's registered models with the ledger, then finish what was cut off and put aliases right.
 
     Nothing is put right where the ledger is not whole, or the registry lacks what it tells of: that is evidence.
 
     Args:
-        whole: Whether the ledger's chain holds.
+        entries: The ledger's.
+        whole: Whether its chain holds.
 
     Returns:
         What was put right, and every difference that was found before it was.
     """
-    ledger = open_ledger(workspace)
-    entries = ledger.entries()
     if not versions(entries, name) and not _unfinished(entries, name):
         return [], []
     repaired: list[str] = []
@@ -66,7 +67,7 @@ def reconcile(workspace: Workspace, name: str, *, whole: bool = True) -> tuple[l
             cut_off = list(_cut_off(registry, entries, name))
             if whole and not cut_off and _unfinished(entries, name):
                 repaired = recover(workspace, name)
-                registry, entries = read_registry(client_of(workspace)), ledger.entries()
+                registry, entries = read_registry(client_of(workspace)), open_ledger(workspace).entries()
             differences = compare(registry, entries, name)
             differences.others += cut_off
             behind = any(_is_behind(registry.models.get(full_name), entries) for full_name in _names(name))

@@ -53,10 +53,12 @@ class History:
         home = self.workspace.root.parent
         before = {path.relative_to(self.snapshot) for path in self.snapshot.rglob("*") if not path.is_dir()}
         now = {path.relative_to(home) for path in home.rglob("*") if not path.is_dir()}
-        for extra in now - before:
+        # The ledger's index is derived, and SQLite does not bear another file in its place.
+        index = {name for name in before | now if name.name.startswith(self.workspace.ledger_index.name)}
+        for extra in (now - before) | (index & now):
             (home / extra).unlink()
         own = self.database.relative_to(home)
-        for name in before - {own}:
+        for name in before - {own} - index:
             kept, place = self.snapshot / name, home / name
             if not kept.is_symlink() and not (place.is_file() and place.read_bytes() == kept.read_bytes()):
                 place.parent.mkdir(parents=True, exist_ok=True)
