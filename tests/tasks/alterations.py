@@ -56,7 +56,7 @@ class History:
         # The ledger's index is derived, and SQLite does not bear another file in its place.
         index = {name for name in before | now if name.name.startswith(self.workspace.ledger_index.name)}
         for extra in (now - before) | (index & now):
-            (home / extra).unlink()
+            (home / extra).unlink(missing_ok=True)  # SQLite may be quicker, when a connection closes
         own = self.database.relative_to(home)
         for name in before - {own} - index:
             kept, place = self.snapshot / name, home / name
