@@ -86,7 +86,7 @@ def promote(
     approvers: Path | None = None,
     actor: str = "",
 ) -> Promotion:
-    """Let a model into an environment if every gate lets it through.
+    """Let a model into an environment if every gate lets it through; one that was cut off is finished.
 
     Raises PromotionRefused naming each gate that does not, and ValueError where another promotion is under
     way or was quicker.
@@ -95,8 +95,15 @@ def promote(
     check_environment(to)
     seen = history(ledger.entries(), name, to)
     with answering(workspace), environment_lock(workspace):
+        cut_off = {intent.sequence for intent in unfinished(ledger.entries())}
         recover(workspace, name)
         if changed_hands(ledger.entries(), name, to, seen):
+            question = _question(workspace, ledger, reference, to, settings, name, approvers)
+            finished = history(ledger.entries(), name, to)[-1]
+            model = finished.entry.output("model")
+            own = model is not None and model.digest == question.model.artifact.digest
+            if own and finished.entry.facts.get("intent") in cut_off:
+                return _promotion(finished, ())
             raise ValueError(f"{to} changed hands meanwhile; run again to be compared with its new holder")
         question = _question(workspace, ledger, reference, to, settings, name, approvers)
         if question.holder is not None and question.holder.artifact.digest == question.model.artifact.digest:
@@ -106,8 +113,12 @@ def promote(
             raise PromotionRefused(question.model, to, gates)
         done = _carry_out(question, gates, actor or getpass.getuser())
         project_aliases(workspace, name)
+    return _promotion(done, tuple(gates))
+
+
+def _promotion(done: Recorded, gates: tuple[Gate, ...]) -> Promotion:
     facts = done.entry.facts
-    return Promotion(to, facts["name"], facts["version"], facts["model"], facts["previous"], tuple(gates))
+    return Promotion(facts["environment"], facts["name"], facts["version"], facts["model"], facts["previous"], gates)
 
 
 def check_environment(to: str) -> None:

@@ -246,13 +246,14 @@ class _Run:
             title = f"{entry.job}[{entry.instance}]" if entry.instance else entry.job
             shortest = min(via, key=lambda way: way.count("→"))
             for edge in entry.outputs:
-                if edge.artifact.digest in ways or edge.role in ("evaluation", "validation"):
+                if edge.role in ("evaluation", "validation"):
                     continue
                 is_model = edge.role == "model"
                 name = model_name(entry) if is_model else edge.role
-                ways[edge.artifact.digest] = f"{shortest} → {title} → {name}"
+                way = f"{shortest} → {title} → {name}"
+                ways.setdefault(edge.artifact.digest, way)  # two models can be the same bytes
                 if is_model or edge.artifact.kind == "reward_model":
-                    yield Learner(model=name, way=ways[edge.artifact.digest])
+                    yield Learner(model=name, way=way)
 
 
 def _slices(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, "pa.Table"]]:

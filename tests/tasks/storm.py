@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks.ledger import Entry, open_ledger
 from tasks.workspace import Workspace
@@ -16,8 +17,11 @@ from tasks.workspace import Workspace
 FORK = multiprocessing.get_context("fork")
 
 
-def write(workspace: Workspace, writer: str, count: int, log: Path, *, threads: int = 1, weighty: int = 7) -> None:
-    """Append `count` entries a thread; each is noted before it is written and once it is."""
+def write(
+    workspace: Workspace, writer: str, count: int, log: Path, start: Any, *, threads: int = 1, weighty: int = 7
+) -> None:
+    """Append `count` entries a thread once all may; each is noted before it is written and once it is."""
+    start.wait(100)
 
     def work(name: str) -> None:
         with (log / name).open("w", buffering=1) as notes:
@@ -41,13 +45,14 @@ def storm(
 ) -> int:
     """A process for each workspace, `kill` of them killed at random within so many seconds. Says how many were."""
     log.mkdir()
-    rng = random.Random(seed)
+    rng, start = random.Random(seed), FORK.Event()
     writers = [
-        FORK.Process(target=write, args=(workspace, str(number), count, log), kwargs={"threads": threads})
+        FORK.Process(target=write, args=(workspace, str(number), count, log, start), kwargs={"threads": threads})
         for number, workspace in enumerate(workspaces)
     ]
     for writer in writers:
         writer.start()
+    start.set()
     killed = 0
     for victim in rng.sample(writers, kill):
         time.sleep(rng.uniform(0, within / kill))

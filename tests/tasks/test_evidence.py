@@ -10,7 +10,7 @@ from tasks.evidence import read_evaluation, training_data, unvalidated
 from tasks.ledger import open_ledger
 from tasks.lineage import ancestry
 from tasks.workspace import Workspace
-from tests.tasks.recipe import Recipe
+from tests.tasks.recipe import Recipe, artifact
 
 
 def scores(*, checked: bool) -> Scores:
@@ -48,10 +48,14 @@ def test_what_is_no_evaluation_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_data_are_validated_by_their_bytes(workspace: Workspace) -> None:
-    model = Recipe(workspace).make(validated=False)
+    recipe = Recipe(workspace)
+    model = recipe.make(validated=False)
     entries = open_ledger(workspace).entries()
     behind = ancestry(entries, model)
     assert [artifact.kind for artifact in training_data(behind)] == ["problems"]
     assert unvalidated(entries, behind) == training_data(behind)
     Recipe(workspace, "run-2").make()
+    assert unvalidated(open_ledger(workspace).entries(), behind) == training_data(behind), "those are other bytes"
+    verdict = artifact(recipe.root / "verdict.json", "validation", '{"success": true}')
+    recipe.stage("validate", {"problems": training_data(behind)[0]}, {"validation": verdict})
     assert unvalidated(open_ledger(workspace).entries(), behind) == []
