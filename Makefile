@@ -26,7 +26,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --progress-bar off --disable-pip-version-check --requirement requirements.lock | awk \
 	  -v total=$$(grep -c == requirements.lock) \
-	  '/^(Collecting|Processing) / {if (++n % 25 == 0) print "  " n " of " total " packages found"} \
+	  '/^(Collecting|Processing) / {if (++n % 25 == 0 && n <= total) print "  " n " of " total " packages found"} \
 	   /^Installing/ {print "  unpacking " total " packages, a minute or two"} {fflush()}'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -16,10 +16,11 @@ from r1kit.data.records import BadRow, Record, shown
 from r1kit.rewards import VerifierPool
 from r1kit.rows import Row, table_of
 from r1kit.settings import suggest
-from tasks.data_rules import ROW_CLASSES, SourceTally, Surroundings
+from tasks.data_rules import ROW_CLASSES, Surroundings
 from tasks.expectations import Outcome
 from tasks.seen import TokenCounter, estimated_tokens
 from tasks.slices import SLICE_ROWS, Examination, GoldSample
+from tasks.tallies import SourceTally
 from tasks.validate import VERIFIED_KINDS, gold_outcomes
 
 FORMAT = "r1kit check of data 1"

@@ -249,7 +249,7 @@ def _carry_out(question: Question, gates: Sequence[Gate], actor: str) -> Recorde
     try:
         copies, version, run_id = _copy(question, intent)
         return finish(workspace, ledger, intent, copies, version, run_id)
-    except Exception:
+    except Exception:  # whatever it was, the intent is undone before it is raised again
         undo(workspace, ledger, intent)
         raise
 

@@ -10,6 +10,7 @@ from r1kit.schema import Section
 from r1kit.settings import suggest
 from tasks.artifacts import Artifact
 from tasks.audit import whereabouts
+from tasks.audit.touched import Start, spread
 from tasks.ledger import Recorded, open_ledger
 from tasks.lineage import made, model_name, producer
 from tasks.store import fetch
@@ -73,7 +74,7 @@ class Learner(Section):
 
     model: str
     way: str
-    """`curated → refine → dev3`: files, stages and models from the row's file to it."""
+    """`curated → refine → dev3 (entry 12)`: the row's file, and the steps from it."""
 
 
 class Trace(Section):
@@ -237,23 +238,12 @@ class _Run:
 
     def _learners(self, files: Mapping[str, str]) -> Iterator[Learner]:
         """Models behind which one of these files stands, each by its shortest way."""
-        ways = dict(files)
-        for recorded in self._own:  # a stage's inputs were made before it
-            entry = recorded.entry
-            via = [ways[e.artifact.digest] for e in entry.inputs if e.artifact.digest in ways and e.role != _HELD_BACK]
-            if not via:
-                continue
-            title = f"{entry.job}[{entry.instance}]" if entry.instance else entry.job
-            shortest = min(via, key=lambda way: way.count("→"))
-            for edge in entry.outputs:
-                if edge.role in ("evaluation", "validation"):
-                    continue
-                is_model = edge.role == "model"
-                name = model_name(entry) if is_model else edge.role
-                way = f"{shortest} → {title} → {name}"
-                ways.setdefault(edge.artifact.digest, way)  # two models can be the same bytes
-                if is_model or edge.artifact.kind == "reward_model":
-                    yield Learner(model=name, way=way)
+        starts = [Start(role, frozenset({digest})) for digest, role in files.items()]
+        _, ways = spread(self._own, starts, apart=(_HELD_BACK,))
+        for recorded in self._own:
+            judges = any(edge.artifact.kind == "reward_model" for edge in recorded.entry.outputs)
+            if recorded.sequence in ways and (judges or recorded.entry.output("model")):
+                yield Learner(model=model_name(recorded.entry), way=" → ".join(ways[recorded.sequence]))
 
 
 def _slices(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, "pa.Table"]]:

@@ -60,7 +60,7 @@ def answering(workspace: Workspace) -> Iterator[None]:
     """Say in one sentence that MLflow's store does not answer. Raises ValueError for the errors of its client."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # MLflow lets its many clients' errors through, which share no class; others go on
         if type(error).__module__.partition(".")[0] not in CLIENTS:
             raise
         what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from r1kit.data.normalise import normalise
 from r1kit.rewards import VerifierPool, check_gold
 from r1kit.rows import Problem
-from tasks.data_rules import FORMAT_ADVICE, GOLD_RULE, ROW_CLASSES, SourceTally, Surroundings, tallies
+from tasks.data_rules import FORMAT_ADVICE, GOLD_RULE, ROW_CLASSES, Surroundings
 from tasks.expectations import ID, ROW, Outcome, between, examine
 from tasks.machine import verifier_pool
 from tasks.notes import write_atomically
 from tasks.slices import SLICE_ROWS, Examination, GoldSample
 from tasks.stage import StageContext, StageOutput
+from tasks.tallies import SourceTally, tallies
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -172,7 +172,8 @@ def parquet(path: Path, name: str) -> Iterator[Record | BadRow]:
     number = 0
     try:
         for batch in pq.ParquetFile(path).iter_batches(_BATCH_ROWS):
-            for number, values in enumerate(batch.to_pylist(), number + 1):  # noqa: B020 - it goes on counting
+            for values in batch.to_pylist():
+                number += 1
                 yield Record(number, values)
     except (pa.ArrowException, OSError) as error:
         whole = f"{name} is not whole Parquet, after row {number}"

@@ -48,7 +48,7 @@ def touched_by(workspace: Workspace, what: str, *, name: str = "r1kit") -> Touch
             f"the ledger knows no artifact, code or commit whose digest begins with {what!r}, and no model, reward "
             "model, kind of data, source or row of that name or text"
         )
-    paths = _spread(entries, starts)
+    paths, _ = spread(entries, starts)
     found: dict[str, TouchedModel] = {}
     for recorded in entries:
         model = recorded.entry.output("model")
@@ -173,9 +173,19 @@ def _artifacts(entries: Sequence[Recorded]) -> Iterator[Artifact]:
             yield edge.artifact
 
 
-def _spread(entries: Sequence[Recorded], starts: Sequence[Start]) -> dict[str, tuple[str, ...]]:
-    """Digest → the steps by which it was reached, in the order of the ledger, which is that of the making."""
+def spread(
+    entries: Sequence[Recorded], starts: Sequence[Start], apart: Sequence[str] = ()
+) -> tuple[dict[str, tuple[str, ...]], dict[int, tuple[str, ...]]]:
+    """What something reached, in the order of the ledger, which is that of the making.
+
+    Args:
+        apart: Roles of inputs that nothing passes through.
+
+    Returns:
+        Digest → the steps by which it was reached first; number of a stage's entry → the shortest way to it.
+    """
     paths: dict[str, tuple[str, ...]] = {}
+    ways: dict[int, tuple[str, ...]] = {}
     sequences = {sequence: start for start in starts for sequence in start.sequences}
     for start in starts:
         for digest in start.digests:
@@ -183,14 +193,16 @@ def _spread(entries: Sequence[Recorded], starts: Sequence[Start]) -> dict[str, t
     for recorded in entries:
         if not made(recorded):
             continue
-        come = [paths[e.artifact.digest] for e in recorded.entry.inputs if e.artifact.digest in paths]
+        inputs = [edge.artifact.digest for edge in recorded.entry.inputs if edge.role not in apart]
+        come = [paths[digest] for digest in inputs if digest in paths]
         begun = sequences.get(recorded.sequence)
         come += [(begun.title,)] if begun else []
         if come:
             path = (*min(come, key=len), f"{step_title(recorded)} (entry {recorded.sequence})")
+            ways[recorded.sequence] = path
             for edge in recorded.entry.outputs:
                 paths.setdefault(edge.artifact.digest, path)
-    return paths
+    return paths, ways
 
 
 def _holds(entries: Sequence[Recorded], recorded: Recorded, model: Artifact) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class Index:
                     connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of our own
                 else:
                     gone = [(number,) for number in sequences]
-                    connection.executemany(f"DELETE FROM {table} WHERE sequence = ?", gone)  # noqa: S608
+                    connection.executemany(f"DELETE FROM {table} WHERE sequence = ?", gone)  # noqa: S608 - ours
 
     def last(self) -> tuple[int, str]:
         """Number and digest of the last entry known; 0 without any."""
@@ -172,7 +172,7 @@ class History(Sequence[Recorded]):
     def of_kind(self, *kinds: str) -> list[Recorded]:
         """The entries of these kinds."""
         marks = ", ".join("?" * len(kinds))
-        return self._found(f"SELECT sequence FROM entries WHERE kind IN ({marks})", *kinds)  # noqa: S608
+        return self._found(f"SELECT sequence FROM entries WHERE kind IN ({marks})", *kinds)  # noqa: S608 - marks alone
 
     def with_key(self, key: str) -> list[Recorded]:
         """The entries of the stage with this key."""

@@ -205,11 +205,12 @@ class S3Store:
 
 def _may_pass(error: Exception) -> bool:
     """Whether the same request may be answered later."""
-    from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, IncompleteReadError  # noqa: A004
+    from botocore import exceptions
 
-    if isinstance(error, ClientError):
+    if isinstance(error, exceptions.ClientError):
         return _status(error) in (408, 409, 429) or _status(error) >= 500  # 409: two conditional writes met
-    return isinstance(error, ConnectionError | HTTPClientError | IncompleteReadError)
+    lost = exceptions.ConnectionError | exceptions.HTTPClientError | exceptions.IncompleteReadError
+    return isinstance(error, lost)
 
 
 def _status(error: Any) -> int:

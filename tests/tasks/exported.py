@@ -1,9 +1,13 @@
 """A recipe with everything that exports tell: sources, licences, a verdict, intervals, settings; some of it hostile."""
 
+import base64
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tasks.artifacts import Artifact, describe, digest_bytes
 from tasks.ledger import open_ledger, stage_entry
@@ -137,3 +141,25 @@ def rich(workspace: Workspace, run: str = "run-1") -> RichRecipe:
     recipe = RichRecipe(workspace, run)
     recipe.make_all()
     return recipe
+
+
+def events(text: str) -> list[dict[str, Any]]:
+    """Run events, one a line."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def opened(envelope: str, workspace: Workspace) -> dict[str, Any]:
+    """The statement in an envelope, its signature verified by securesystemslib and by hand."""
+    from securesystemslib.dsse import Envelope
+    from securesystemslib.signer import SSlibKey  # pyright: ignore[reportPrivateImportUsage]
+
+    public = serialization.load_pem_public_key((workspace.keys_dir / "signing.pub").read_bytes())
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    value = json.loads(envelope)
+    payload, signature = base64.b64decode(value["payload"]), base64.b64decode(value["signatures"][0]["sig"])
+    kind = value["payloadType"]
+    message = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
+    public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
+    key = SSlibKey.from_crypto(public, keyid=value["signatures"][0]["keyid"])
+    assert list(Envelope.from_dict(value).verify([key], 1)) == [key.keyid]
+    return json.loads(payload)

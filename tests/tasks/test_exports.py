@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,6 @@ import attr
 import jsonschema
 import pytest
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from r1kit.promotion import PromotionConfig
 from tasks.approvals import approve
@@ -29,11 +27,11 @@ from tasks.ledger import open_ledger
 from tasks.promotion import promote
 from tasks.register import register
 from tasks.workspace import REPOSITORY, Workspace
-from tests.tasks.exported import RAW_SHA256, StoredRecipe, rich
+from tests.tasks.browser import CHROMIUM, drawn
+from tests.tasks.exported import RAW_SHA256, events, opened, rich
 from tests.tasks.made_up_run import HOSTILE
 from tests.tasks.recipe import approver
-from tests.tasks.seaweed import S3Server
-from tests.tasks.test_report import CHROMIUM, Tags
+from tests.tasks.test_report import Tags
 
 SETTINGS = PromotionConfig(approvals={"staging": 1})
 
@@ -71,10 +69,6 @@ def test_the_same_ledger_gives_the_same_bytes(making: Making, exports: dict[str,
 
 
 # OpenLineage
-
-
-def events(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
 
 
 def schema_of(kind: type, definitions: dict[str, Any]) -> dict[str, Any]:
@@ -174,23 +168,6 @@ def test_openlineage_lines_are_the_ledgers_entries(making: Making, exports: dict
 
 
 # SLSA
-
-
-def opened(envelope: str, workspace: Workspace) -> dict[str, Any]:
-    """The statement in an envelope, its signature verified by securesystemslib and by hand."""
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import SSlibKey  # pyright: ignore[reportPrivateImportUsage]
-
-    public = serialization.load_pem_public_key((workspace.keys_dir / "signing.pub").read_bytes())
-    assert isinstance(public, ec.EllipticCurvePublicKey)
-    value = json.loads(envelope)
-    payload, signature = base64.b64decode(value["payload"]), base64.b64decode(value["signatures"][0]["sig"])
-    kind = value["payloadType"]
-    message = f"DSSEv1 {len(kind)} {kind} {len(payload)} ".encode() + payload
-    public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-    key = SSlibKey.from_crypto(public, keyid=value["signatures"][0]["keyid"])
-    assert list(Envelope.from_dict(value).verify([key], 1)) == [key.keyid]
-    return json.loads(payload)
 
 
 def test_slsa_is_in_toto_and_signed(making: Making, exports: dict[str, str]) -> None:
@@ -418,96 +395,10 @@ def test_the_dossier_asks_nothing_and_runs_nothing(exports: dict[str, str]) -> N
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to open the dossier with")
 def test_a_browser_draws_the_dossier_on_a_phone(exports: dict[str, str], tmp_path: Path) -> None:
-    assert CHROMIUM is not None
-    page, picture = tmp_path / "dossier.html", tmp_path / "dossier.png"
+    page = tmp_path / "dossier.html"
     page.write_text(exports["dossier"])
-    command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
-    ]  # fmt: skip
-    photo = [*command, "--window-size=390,2000", f"--screenshot={picture}", page.as_uri()]
-    subprocess.run(photo, check=True, capture_output=True, timeout=120)
-    assert picture.stat().st_size > 20_000
-    dump = [*command, "--dump-dom", page.as_uri()]
-    dumped = subprocess.run(dump, check=True, capture_output=True, text=True, timeout=120)
-    assert "<title>Technical documentation" in dumped.stdout and "<title>owned" not in dumped.stdout
-
-
-# What is lost
-
-
-def _gone(place: Path) -> None:
-    shutil.rmtree(place) if place.is_dir() else place.unlink()
-
-
-def _altered(place: Path) -> None:
-    file = place / "model.safetensors" if place.is_dir() else place
-    file.write_bytes(file.read_bytes() + b" ")
-
-
-@pytest.mark.parametrize("damage", [_gone, _altered])
-@pytest.mark.parametrize("what", ["r1", "base", "problems.parquet", "curated.parquet", "evaluation.json",
-                                  "validation.json"])  # fmt: skip
-def test_what_is_lost_is_said_in_every_export(workspace: Workspace, what: str, damage: Callable[[Path], None]) -> None:
-    recipe = rich(workspace)
-    sound = describe_making(workspace, "r1")
-    assert sound.problems == () and "not registered" in sound.gaps[0]
-    damage(recipe.places[what])
-    making = describe_making(workspace, "r1")
-    word = "is missing" if damage is _gone else "was altered"
-    told = [problem for problem in making.problems if what in problem and word in problem]
-    assert told, making.problems
-    for name, each in FORMATS.items():
-        shown = each.render(making)
-        if name == "slsa":
-            stated = opened(shown, workspace)
-            audit = stated["predicate"]["runDetails"]["byproducts"][-1]
-            shown = base64.b64decode(audit["content"]).decode()
-            assert (len(stated["subject"]) == 1) == (what == "r1")
-        elif name == "card":
-            shown = shown.replace("\\", "")
-        elif name == "dossier":
-            shown = shown.replace("&#39;", "'")
-        assert told[0] in shown, name
-    last = events(FORMATS["openlineage"].render(making))[-1]
-    assert last["eventType"] == "FAIL" and list(told) <= last["run"]["facets"]["r1kit_audit"]["problems"]
-    assert "✕" in FORMATS["dossier"].render(making)
-
-
-def test_what_is_lost_is_valid_too(workspace: Workspace) -> None:
-    from cyclonedx.schema import SchemaVersion
-    from cyclonedx.validation.json import JsonStrictValidator
-    from prov.model import ProvDocument
-
-    recipe = rich(workspace)
-    for place in recipe.places.values():
-        _gone(place)
-    making = describe_making(workspace, "r1")
-    text = FORMATS["cyclonedx"].render(making)
-    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
-    assert len(json.loads(text)["annotations"]) == len(making.problems) + len(making.gaps)
-    ProvDocument.deserialize(content=FORMATS["prov"].render(making), format="json")
-    assert "model-index" not in FORMATS["card"].render(making)
-
-
-def test_a_model_in_another_store_is_fetched_and_what_was_not_hashed_is_said(
-    workspace: Workspace, bucket: str, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    client = s3_server.client()
-    monkeypatch.setenv("R1_LEDGER", f"s3://{bucket}/ledger")
-    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3_server.endpoint)
-    recipe = StoredRecipe(workspace, client, bucket)
-    recipe.make_all()
-    making = describe_making(workspace, "r1")
-    assert making.problems == () and len(making.model.files) == 3 and making.scores[0].benchmark == "arithmetic"
-    unseen = [gap for gap in making.gaps if "was not hashed again" in gap]
-    assert len(unseen) == 3 and all(f"s3://{bucket}/made/" in gap for gap in unseen)  # base, zero, dev3
-    assert "0.86" in FORMATS["card"].render(making) and unseen[0] in FORMATS["prov"].render(making)
-    shutil.rmtree(workspace.cache_dir / "artifacts")
-    client.put_object(Bucket=bucket, Key="made/r1/tokenizer.json", Body=b"other")
-    altered = describe_making(workspace, "r1")
-    assert any(f"s3://{bucket}/made/r1 was altered" in problem for problem in altered.problems)
-    assert altered.model.files == ()
+    document = drawn(page, tmp_path)
+    assert "<title>Technical documentation" in document and "<title>owned" not in document
 
 
 # Writing

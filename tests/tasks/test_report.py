@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,8 +13,7 @@ from tasks.report import charts, facts, words, write_report
 from tasks.report.findings import findings, verdict
 from tasks.report.page import _CURVES
 from tests.tasks import made_up_run
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.tasks.browser import CHROMIUM, drawn
 
 
 class Tags(HTMLParser):
@@ -271,17 +268,5 @@ def test_long_text_is_cut_and_says_so():
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed to open the report with")
 def test_a_browser_draws_it_and_runs_nothing_in_it(page: Path, tmp_path: Path):
-    assert CHROMIUM is not None
-    picture = tmp_path / "report.png"
-    command = [
-        CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-        "--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}",
-    ]  # fmt: skip
-    photo = [*command, "--window-size=390,2000", f"--screenshot={picture}", page.as_uri()]
-    subprocess.run(photo, check=True, capture_output=True, timeout=120)
-    assert picture.stat().st_size > 20_000
-    dumped = subprocess.run(
-        [*command, "--dump-dom", page.as_uri()], check=True, capture_output=True, text=True, timeout=120
-    )
-    assert "<title>r1kit · tiny" in dumped.stdout
-    assert "<title>owned" not in dumped.stdout
+    document = drawn(page, tmp_path)
+    assert "<title>r1kit · tiny" in document and "<title>owned" not in document

@@ -16,12 +16,12 @@ from r1kit.config import Config
 from r1kit.data.normalise import normalise
 from r1kit.rows import PreferencePair, Problem, Row, SftRow, write_rows
 from tasks import data_rules, expectations, slices, validate
-from tasks.data_rules import SourceTally
 from tasks.expectations import Outcome, Rule, examine, free_of
 from tasks.report.facts import Run
 from tasks.report.page import _validation
 from tasks.slices import Examination
 from tasks.stage import StageContext, StageOutput, plan_stage
+from tasks.tallies import SourceTally
 from tests.tasks import made_up_run
 
 Rows = dict[str, list[Any]]
