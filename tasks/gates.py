@@ -5,14 +5,13 @@ from datetime import UTC, datetime
 
 from tasks import sshsig
 from tasks.approvals import approvals_of, submitters, valid_approvers
-from tasks.artifacts import fault
 from tasks.evidence import is_exact, unvalidated
 from tasks.lineage import Ancestry, ancestry, history, origin
 from tasks.question import Gate, Question
 from tasks.reach import alive
 from tasks.score_gates import score_gates
 from tasks.signing import signature_fault
-from tasks.store import fetch
+from tasks.store import fetch, store_fault
 
 
 def check_gates(question: Question) -> list[Gate]:
@@ -54,7 +53,7 @@ def _signature(question: Question) -> Gate:
     model = question.model
     advice = "restore the bytes from a backup, or make and register the model again with `r1 run`"
     parts = [part for part in (model.artifact, model.signature, model.evidence) if part is not None]
-    wrong = next((reason for part in parts if part.path and (reason := fault(part))), None)
+    wrong = next((reason for part in parts if (reason := store_fault(part, question.workspace))), None)
     if wrong is None and model.signature is not None:
         place, signature = (fetch(part, question.workspace) for part in (model.artifact, model.signature))
         wrong = signature_fault(place, signature, question.workspace)

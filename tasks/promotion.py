@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.approvals import approvers_file
-from tasks.artifacts import fault
 from tasks.gates import Gate, Question, check_gates
 from tasks.ledger import Edge, Entry, Ledger, Recorded, open_ledger
 from tasks.lineage import (
@@ -38,7 +37,7 @@ from tasks.recovery import (
 )
 from tasks.registry import create_version, project_aliases
 from tasks.signing import signature_fault
-from tasks.store import fetch, publish
+from tasks.store import fetch, publish, store_fault
 from tasks.tracking import answering, open_run
 from tasks.vault import Copies, copy_model, keep_lineage, place_of
 from tasks.workspace import Workspace
@@ -311,7 +310,7 @@ def _copy_fault(workspace: Workspace, recorded: Recorded) -> str | None:
     model = from_version(recorded, "")
     assert model.signature is not None, "a promotion has its signature"
     for part in (model.artifact, model.signature):
-        wrong = fault(part) if part.path else None
+        wrong = store_fault(part, workspace)
         if wrong:
             return wrong
     return signature_fault(fetch(model.artifact, workspace), fetch(model.signature, workspace), workspace)

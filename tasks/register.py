@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tasks.approvals import submitter as current_submitter
-from tasks.artifacts import Artifact, canonical_json, digest_bytes, digest_json, verify
+from tasks.artifacts import Artifact, canonical_json, digest_bytes, digest_json
 from tasks.evidence import build_evidence
 from tasks.ledger import Edge, Entry, Head, Ledger, Recorded, open_ledger
 from tasks.lineage import ResolvedModel, ancestry, evaluation_of, registrations, resolve_model, validation_of
 from tasks.reach import alive
 from tasks.registry import anchor, create_version, heal_versions
 from tasks.signing import key_digest, sign_model, signature_fault
-from tasks.store import fetch, publish
+from tasks.store import fetch, publish, store_fault
 from tasks.tracking import TrackingRun, client_of, open_run
 from tasks.vault import Copies
 from tasks.workspace import Workspace
@@ -50,7 +50,7 @@ def register(
     behind = ancestry(entries, model.artifact, model.run)
     evidence = build_evidence(entries, model.model, model.artifact, behind)
     who = submitter or current_submitter()
-    known = _registered_before(entries, name, model.artifact.digest, digest_json(evidence))
+    known = _registered_before(workspace, entries, name, model.artifact.digest, digest_json(evidence))
     if known is not None:
         entry = known.entry.model_copy(
             update={
@@ -152,14 +152,14 @@ def _file(path: Path, name: str) -> Path:
 
 
 def _registered_before(
-    entries: Sequence[Recorded], name: str, model_digest: str, document_digest: str
+    workspace: Workspace, entries: Sequence[Recorded], name: str, model_digest: str, document_digest: str
 ) -> Recorded | None:
     kept = alive(entries)
     for recorded in reversed(registrations(entries, name)):
         model = recorded.entry.output("model")
         same_evidence = recorded.entry.facts["evidence_document_digest"] == document_digest
         copies = [edge.artifact for edge in recorded.entry.outputs]
-        whole = all(a.uri in kept[a.digest] and (a.path is None or verify(a)) for a in copies)
+        whole = all(a.uri in kept[a.digest] and store_fault(a, workspace) is None for a in copies)
         if model is not None and model.digest == model_digest and same_evidence and whole:
             return recorded
     return None

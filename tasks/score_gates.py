@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from tasks.artifacts import Artifact, fault
+from tasks.artifacts import Artifact
 from tasks.evidence import Examined, Scores, read_evaluation
 from tasks.lineage import ResolvedModel, evaluation_of
 from tasks.question import Gate, Question
-from tasks.store import fetch
+from tasks.store import fetch, store_fault
 
 if TYPE_CHECKING:
     from r1kit.statistics import Interval
@@ -156,7 +156,7 @@ def _shown(interval: "Interval") -> str:
 def _examined(question: Question, digest: str, evidence: Artifact | None) -> Examined | None:
     """The latest scores of these bytes: from the ledger, or from the evidence kept beside the copy."""
     found = evaluation_of(question.entries, digest)
-    if found is not None and (found[1].path is None or fault(found[1]) is None):
+    if found is not None and store_fault(found[1], question.workspace) is None:
         return read_evaluation(fetch(found[1], question.workspace))
     kept = fetch(evidence, question.workspace) / "evaluation.json" if evidence is not None else None
     return read_evaluation(kept) if kept is not None and kept.exists() else None

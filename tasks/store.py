@@ -5,12 +5,12 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tasks.artifacts import Artifact, describe, digest_directory, fault, local_path
-from tasks.tracking import TrackingRun, client_of
+from tasks.tracking import TrackingRun, client_error, client_of
 from tasks.workspace import Workspace
 
 
@@ -56,9 +56,7 @@ def place(path: Path, kind: str, uri: str, workspace: Workspace, *, linked: bool
     else:
         repository = _repository(address if path.is_dir() else uri, workspace)
         repository.log_artifacts(str(path)) if path.is_dir() else repository.log_artifact(str(path))
-        with tempfile.TemporaryDirectory() as scratch:
-            found = digest_directory(_downloaded(address, Path(scratch), workspace))
-        wrong = None if found == source.digest else f"{address} came back as {found[:19]}…, not {source.digest[:19]}…"
+        wrong = store_fault(source.model_copy(update={"uri": address}), workspace)
     if wrong:
         raise ValueError(f"the store did not keep what it was given: {wrong}; look after the store and run again")
     return source.model_copy(update={"uri": address})
@@ -70,8 +68,7 @@ def is_there(uri: str, workspace: Workspace) -> bool:
     if path is not None:
         return path.exists()
     parent, _, name = uri.rstrip("/").rpartition("/")
-    found = _repository(parent, workspace).list_artifacts()
-    return any(info.path.rsplit("/", 1)[-1] == name for info in found)
+    return name in children(parent, workspace)
 
 
 def children(uri: str, workspace: Workspace) -> list[str]:
@@ -79,7 +76,11 @@ def children(uri: str, workspace: Workspace) -> list[str]:
     path = local_path(uri)
     if path is not None:
         return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
-    return sorted(info.path.rsplit("/", 1)[-1] for info in _repository(uri, workspace).list_artifacts())
+    repository = _repository(uri, workspace)
+    found = repository.list_artifacts()
+    # Some S3 servers go on listing folders whose last file was deleted.
+    there = [info for info in found if not info.is_dir or next(_files_below(repository, info.path), None)]
+    return sorted(info.path.rsplit("/", 1)[-1] for info in there)
 
 
 def size_of(uri: str, workspace: Workspace) -> int:
@@ -88,14 +89,16 @@ def size_of(uri: str, workspace: Workspace) -> int:
     if path is not None:
         files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
         return sum(file.stat().st_size for file in files)
-    repository, total, waiting = _repository(uri, workspace), 0, [""]
-    while waiting:
-        for info in repository.list_artifacts(waiting.pop() or None):
-            if info.is_dir:
-                waiting.append(info.path)
-            else:
-                total += info.file_size or 0
-    return total
+    return sum(info.file_size or 0 for info in _files_below(_repository(uri, workspace)))
+
+
+def _files_below(repository: Any, folder: str | None = None) -> Iterator[Any]:
+    """MLflow's description of each file below a folder of a repository."""
+    for info in repository.list_artifacts(folder):
+        if info.is_dir:
+            yield from _files_below(repository, info.path)
+        else:
+            yield info
 
 
 def remove(uri: str, workspace: Workspace) -> None:
@@ -126,28 +129,53 @@ def fetch(artifact: Artifact, workspace: Workspace) -> Path:
     return cached
 
 
+def store_fault(artifact: Artifact, workspace: Workspace) -> str | None:
+    """Why the bytes at an artifact's address are not those recorded; None if they are. Remote ones are fetched anew."""
+    if artifact.path is not None:
+        return fault(artifact)
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            found = digest_directory(download(artifact, Path(scratch), workspace))
+        except ValueError as error:
+            return str(error)
+    return None if found == artifact.digest else _altered(artifact, found)
+
+
+def _altered(artifact: Artifact, found: str) -> str:
+    return f"{artifact.uri} was altered: {found[:19]}…, not {artifact.digest[:19]}…"
+
+
 def _download(artifact: Artifact, destination: Path, workspace: Workspace) -> None:
     destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=destination.parent) as scratch:
-        got = _downloaded(artifact.uri, Path(scratch), workspace)
+        got = download(artifact, Path(scratch), workspace)
         found = digest_directory(got)
         if found != artifact.digest:
-            raise ValueError(f"{artifact.uri} was altered: {found[:19]}…, not {artifact.digest[:19]}…")
+            raise ValueError(_altered(artifact, found))
         if destination.is_dir():
             shutil.rmtree(destination)
         got.replace(destination)
 
 
 def download(artifact: Artifact, directory: Path, workspace: Workspace) -> Path:
-    """Fetch a remote artifact into a directory as it lies in its store now, unchecked. Raises what the store raises."""
-    return _downloaded(artifact.uri, directory, workspace)
+    """Fetch a remote artifact into a directory as it lies in its store now, unchecked.
 
-
-def _downloaded(uri: str, scratch: Path, workspace: Workspace) -> Path:
+    Raises ValueError where nothing is there, or the store does not give it.
+    """
     client_of(workspace)  # sets MLflow's environment before the import below
     from mlflow.artifacts import download_artifacts
 
-    return Path(download_artifacts(artifact_uri=uri, dst_path=str(scratch), tracking_uri=workspace.mlflow_uri))
+    try:
+        got = Path(
+            download_artifacts(artifact_uri=artifact.uri, dst_path=str(directory), tracking_uri=workspace.mlflow_uri)
+        )
+    except Exception as error:  # MLflow lets its many clients' errors through, which share no class; others go on
+        if (what := client_error(error)) is None:
+            raise
+        raise ValueError(f"{artifact.uri} cannot be fetched: {what}") from error
+    if not got.exists() or (got.is_dir() and not any(path.is_file() for path in got.rglob("*"))):
+        raise ValueError(f"{artifact.uri} is missing")
+    return got
 
 
 def _repository(uri: str, workspace: Workspace) -> Any:

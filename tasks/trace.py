@@ -13,7 +13,6 @@ from tasks.audit import whereabouts
 from tasks.audit.touched import Start, spread
 from tasks.ledger import Recorded, open_ledger
 from tasks.lineage import made, model_name, producer
-from tasks.store import fetch
 from tasks.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -132,15 +131,11 @@ class _Run:
         for recorded in self._own:
             for edge in recorded.entry.outputs:
                 if edge.role in (*ROW_FILES, "decisions", "quarantine", "manifest"):
-                    place, wrong = whereabouts(edge.artifact)
-                    try:
-                        if wrong:
-                            raise ValueError(wrong)
-                        path = fetch(place, workspace)
-                    except ValueError as error:
-                        self._missing.append(f"{edge.role} of {recorded.entry.job}: {error}")
+                    place, wrong = whereabouts(edge.artifact, workspace)
+                    if wrong or place.path is None:
+                        self._missing.append(f"{edge.role} of {recorded.entry.job}: {wrong}")
                     else:
-                        found.setdefault(edge.role, {})[edge.artifact.digest] = (recorded, edge.artifact, path)
+                        found.setdefault(edge.role, {})[edge.artifact.digest] = (recorded, edge.artifact, place.path)
         self._files = {role: list(files.values()) for role, files in found.items()}
 
     def trace(self, row: str, above: tuple[str, ...] = ()) -> Trace:

@@ -61,13 +61,20 @@ def answering(workspace: Workspace) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # MLflow lets its many clients' errors through, which share no class; others go on
-        if type(error).__module__.partition(".")[0] not in CLIENTS:
+        if (what := client_error(error)) is None:
             raise
-        what = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"MLflow's store at {workspace.mlflow_uri} does not answer as it should ({what}); nothing is left half "
             "done that the next command does not finish or undo: run again when it does"
         ) from error
+
+
+def client_error(error: Exception) -> str | None:
+    """The first line of an error of MLflow or of one of its clients; None for any other error."""
+    if type(error).__module__.partition(".")[0] not in CLIENTS:
+        return None
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return said[0] if said else type(error).__name__
 
 
 def experiment_id(workspace: Workspace, name: str) -> str:

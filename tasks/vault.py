@@ -6,16 +6,15 @@ is made of, `environments/lineage/<digest>/`: by hard links where the store is a
 """
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.artifacts import Artifact, digest_directory, fault, local_path
+from tasks.artifacts import Artifact, local_path
 from tasks.ledger import Edge, Recorded
 from tasks.lineage import families, of_kind
 from tasks.reach import needed_by
-from tasks.store import children, download, fetch, is_there, place
+from tasks.store import children, fetch, is_there, place, store_fault
 from tasks.tracking import client_of, experiment_id
 from tasks.workspace import Workspace
 
@@ -87,7 +86,7 @@ def vault_faults(workspace: Workspace, entries: Sequence[Recorded]) -> Iterator[
         for digest, names in found.items():
             for name in names:
                 kept = Artifact(kind="", uri=f"{home}/{digest}/{name}", digest=f"sha256:{digest}", size_bytes=0)
-                if wrong := _fault(kept, workspace):
+                if wrong := store_fault(kept, workspace):
                     yield f"what the vault keeps of a lineage: {wrong}"
         for artifact in _put_there(entries, home.removesuffix("/lineage")):
             digest, name = artifact.digest.removeprefix("sha256:"), artifact.uri.rstrip("/").rpartition("/")[2]
@@ -108,14 +107,6 @@ def _put_there(entries: Sequence[Recorded], vault: str) -> Iterator[Artifact]:
                 if artifact.digest not in seen:
                     seen.add(artifact.digest)
                     yield artifact
-
-
-def _fault(artifact: Artifact, workspace: Workspace) -> str | None:
-    if artifact.path is not None:
-        return fault(artifact)
-    with tempfile.TemporaryDirectory() as scratch:
-        found = digest_directory(download(artifact, Path(scratch), workspace))
-    return None if found == artifact.digest else f"{artifact.uri} was altered: {found[:19]}…"
 
 
 def lineage_uri(vault: str, artifact: Artifact) -> str:

@@ -9,18 +9,24 @@ from tasks.artifacts import Artifact, fault, verify
 from tasks.audit.records import DataRecord, RowsRecord
 from tasks.ledger import Recorded
 from tasks.lineage import Ancestry, made, origin, producer
-from tasks.store import fetch
+from tasks.store import fetch, store_fault
 from tasks.workspace import REPOSITORY, Workspace
 
 DVC_CACHE = REPOSITORY / ".dvc" / "cache"
 
 
-def whereabouts(artifact: Artifact, cache: Path = DVC_CACHE) -> tuple[Artifact, str | None]:
-    """An artifact where its bytes are still found, or as recorded with what is wrong with it.
+def whereabouts(artifact: Artifact, workspace: Workspace, cache: Path = DVC_CACHE) -> tuple[Artifact, str | None]:
+    """An artifact where its bytes are found on this machine, or as recorded with what is wrong with it.
 
-    Newer data sets replace older ones in their place; DVC's cache keeps the older bytes under their own hash.
+    Newer data sets replace older ones in their place; DVC's cache keeps the older bytes under their own hash. What lies
+    elsewhere is fetched, once: whether it still lies there is another question, `place_fault`'s.
     """
-    wrong = fault(artifact) if artifact.path else None
+    if artifact.path is None:
+        try:
+            return artifact.model_copy(update={"uri": fetch(artifact, workspace).resolve().as_uri()}), None
+        except ValueError as error:
+            return artifact, str(error)
+    wrong = fault(artifact)
     if wrong and cache.is_dir():
         for file in cache.rglob("*"):
             if file.is_file() and file.stat().st_size == artifact.size_bytes:
@@ -30,12 +36,17 @@ def whereabouts(artifact: Artifact, cache: Path = DVC_CACHE) -> tuple[Artifact, 
     return artifact, wrong
 
 
+def place_fault(artifact: Artifact, workspace: Workspace, cache: Path = DVC_CACHE) -> str | None:
+    """Why the bytes at an artifact's place are not those recorded; None if they are. A remote one is fetched anew."""
+    return whereabouts(artifact, workspace, cache)[1] if artifact.path else store_fault(artifact, workspace)
+
+
 def document(workspace: Workspace, artifact: Artifact | None) -> dict[str, Any]:
     """The JSON of a small artifact; empty where it is gone or altered, which its step's faults say."""
     if artifact is None:
         return {}
     try:
-        found = json.loads(fetch(whereabouts(artifact)[0], workspace).read_text())
+        found = json.loads(fetch(whereabouts(artifact, workspace)[0], workspace).read_text())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -45,7 +56,7 @@ def data_record(workspace: Workspace, entries: Sequence[Recorded], behind: Ances
     """A prepared data set of a lineage: its sources, and what the gate said of exactly these bytes."""
     makers = (step.entry for step in behind.steps if step.entry.output(artifact.kind) == artifact)
     manifest = next((found for entry in makers if (found := entry.output("manifest"))), None)
-    place, wrong = whereabouts(artifact)
+    place, wrong = whereabouts(artifact, workspace)
     found, trained = first_validation(entries, artifact.digest), _trained_at(entries, behind, artifact)
     content = document(workspace, found[1]) if found else {}
     verdict = data_verdict(content, artifact.kind)
@@ -53,7 +64,7 @@ def data_record(workspace: Workspace, entries: Sequence[Recorded], behind: Ances
     return DataRecord(
         kind=artifact.kind,
         digest=artifact.digest,
-        uri=place.uri,
+        uri=place.uri if artifact.path else artifact.uri,
         rows=None if wrong else num_rows(place),
         fault=wrong,
         sources=tuple(data_sources(document(workspace, manifest), artifact.kind)),
@@ -95,18 +106,18 @@ def _verdict_fault(
     return None
 
 
-def rows_of(entries: Sequence[Recorded], step: Recorded) -> Iterator[RowsRecord]:
+def rows_of(workspace: Workspace, entries: Sequence[Recorded], step: Recorded) -> Iterator[RowsRecord]:
     """The tables among the inputs of a step."""
     for edge in step.entry.inputs:
         if not edge.artifact.uri.endswith(".parquet"):
             continue
-        place, wrong = whereabouts(edge.artifact)
+        place, wrong = whereabouts(edge.artifact, workspace)
         maker = producer(entries, edge.artifact.digest, step.entry.run, edge.artifact.uri)
         yield RowsRecord(
             role=edge.role,
             kind=edge.artifact.kind,
             digest=edge.artifact.digest,
-            uri=place.uri,
+            uri=place.uri if edge.artifact.path else edge.artifact.uri,
             rows=None if wrong else num_rows(place),
             made_by=maker.entry.job if maker else "",
             fault=wrong,

@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from tasks.approvals import submitters
-from tasks.artifacts import fault
-from tasks.audit.data import data_record, document, rows_of, whereabouts
+from tasks.audit.data import data_record, document, place_fault, rows_of
 from tasks.audit.people import approval_record, approvals, approved_model, list_difference
 from tasks.audit.rebuild import rebuildable
 from tasks.audit.records import (
@@ -37,7 +36,7 @@ from tasks.lineage import (
     step_title,
 )
 from tasks.signing import signature_fault
-from tasks.store import fetch
+from tasks.store import fetch, store_fault
 from tasks.workspace import Workspace
 
 
@@ -61,7 +60,7 @@ def audit(
     behind = ancestry(entries, model.artifact, model.run)
     wanted = {"trained", "validated"} & set(asked)
     data = tuple(data_record(workspace, entries, behind, a) for a in training_data(behind)) if wanted else ()
-    steps = tuple(_step_record(entries, s, "altered" in asked) for s in behind.steps)
+    steps = tuple(_step_record(workspace, entries, s, "altered" in asked) for s in behind.steps)
     signature = _signature(workspace, model) if "altered" in asked else "not checked"
     given = tuple(_approvals(workspace, entries, model, approvers)) if "approved" in asked else ()
     can = tuple(rebuildable(workspace, entries, behind)) if "rebuildable" in asked else ()
@@ -73,7 +72,7 @@ def audit(
     if "rebuildable" in asked:
         problems += [f"{step.title} cannot be rebuilt: {lost}" for step in can for lost in step.missing]
     if "altered" in asked:
-        problems += _alterations(entries, model, steps, signature)
+        problems += _alterations(workspace, entries, model, steps, signature)
     return AuditReport(
         reference=reference,
         asked=tuple(question for question in QUESTIONS if question in asked),
@@ -112,7 +111,7 @@ def holds(entries: Sequence[Recorded], name: str, digest: str) -> tuple[str, ...
     return tuple(held)
 
 
-def _step_record(entries: Sequence[Recorded], step: Recorded, hashed: bool) -> StepRecord:
+def _step_record(workspace: Workspace, entries: Sequence[Recorded], step: Recorded, hashed: bool) -> StepRecord:
     ran = origin(entries, step)
     entry, facts = step.entry, ran.entry.facts
     outputs = [edge.artifact for edge in entry.outputs]
@@ -136,10 +135,10 @@ def _step_record(entries: Sequence[Recorded], step: Recorded, hashed: bool) -> S
         prefect_run_id=facts.get("prefect_run_id", ""),
         inputs={edge.role: edge.artifact.digest for edge in entry.inputs},
         outputs={edge.role: edge.artifact.digest for edge in entry.outputs},
-        rows=tuple(rows_of(entries, step)),
+        rows=tuple(rows_of(workspace, entries, step)),
         exact=is_exact(facts.get("metrics", {})),
         said=tuple(facts.get("said", ())),
-        faults=tuple(reason for a in outputs if (reason := whereabouts(a)[1])) if hashed else (),
+        faults=tuple(reason for a in outputs if (reason := place_fault(a, workspace))) if hashed else (),
     )
 
 
@@ -209,15 +208,19 @@ def _places(entries: Sequence[Recorded], model: ResolvedModel) -> tuple[PlaceRec
 
 
 def _alterations(
-    entries: Sequence[Recorded], model: ResolvedModel, steps: Sequence[StepRecord], signature: str
+    workspace: Workspace,
+    entries: Sequence[Recorded],
+    model: ResolvedModel,
+    steps: Sequence[StepRecord],
+    signature: str,
 ) -> Iterator[str]:
     for part in filter(None, (model.artifact, model.signature, model.evidence)):
-        if part.path and (reason := fault(part)):
+        if reason := store_fault(part, workspace):
             yield f"the {part.kind}: {reason}"
     if signature not in ("verified", "none"):
         yield f"the signature does not hold: {signature}"
     examined = evaluation_of(entries, model.artifact.digest)
-    if examined and (reason := whereabouts(examined[1])[1]):
+    if examined and (reason := place_fault(examined[1], workspace)):
         yield f"the evaluation: {reason}"
     for step in steps:
         yield from (f"{step.title}: {reason}" for reason in step.faults)

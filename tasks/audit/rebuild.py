@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.artifacts import Artifact, digest_directory
-from tasks.audit.data import whereabouts
+from tasks.audit.data import place_fault, whereabouts
 from tasks.audit.records import RebuildableRecord, RebuildReport, RebuiltStep
 from tasks.code import code_digest
 from tasks.ledger import Recorded, environment, open_ledger
@@ -34,7 +34,9 @@ def rebuildable(workspace: Workspace, entries: Sequence[Recorded], behind: Ances
     for step in behind.steps:
         ran = origin_of(entries, step)
         missing = [
-            f"the input {edge.role}: {wrong}" for edge in step.entry.inputs if (wrong := whereabouts(edge.artifact)[1])
+            f"the input {edge.role}: {wrong}"
+            for edge in step.entry.inputs
+            if (wrong := place_fault(edge.artifact, workspace))
         ]
         if not configuration_of(workspace, ran, step).is_file():
             missing.append(f"its settings {configuration_of(workspace, ran, step)} are missing")
@@ -202,7 +204,7 @@ def _context(work: Rebuild, ran: Recorded, config: "Config", workdir: Path) -> "
 def _input(work: Rebuild, artifact: Artifact) -> Path:
     """The recorded bytes; where they are lost, the rebuilt ones if they are the same."""
     try:
-        return fetch(whereabouts(artifact)[0], work.workspace)
+        return fetch(whereabouts(artifact, work.workspace)[0], work.workspace)
     except ValueError:
         if artifact.digest in work.made:
             return work.made[artifact.digest]

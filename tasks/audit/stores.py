@@ -1,7 +1,6 @@
 """Every artifact of the history hashed again, every signature checked, every pin compared."""
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +10,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from tasks.artifacts import Artifact, canonical_json, describe, digest_bytes, digest_json
-from tasks.audit.data import whereabouts
+from tasks.audit.data import place_fault, whereabouts
 from tasks.audit.people import title_of
 from tasks.ledger import Recorded
 from tasks.lineage import made, version_entries
 from tasks.pins import Pin, md5_of, pinned_files
 from tasks.signing import public_key, signature_fault
-from tasks.store import download, fetch
+from tasks.store import fetch
 from tasks.workspace import Workspace
 
 
@@ -49,9 +48,7 @@ def look_at_artifacts(workspace: Workspace, entries: Sequence[Recorded], root: P
                 )
             if place in faults:
                 continue
-            faults[place] = (
-                None if artifact.uri in deleted else place_fault(artifact, workspace, root / ".dvc" / "cache")
-            )
+            faults[place] = None if artifact.uri in deleted else _fault(artifact, workspace, root / ".dvc" / "cache")
             looked.count, looked.size_bytes = looked.count + 1, looked.size_bytes + artifact.size_bytes
             if artifact.uri in deleted:
                 looked.notes.append(f"{artifact.uri} was deleted on record (ledger entry {deleted[artifact.uri]})")
@@ -68,29 +65,15 @@ def _said(facts: tuple[str, int]) -> str:
     return f"{facts[0]} of {facts[1]} bytes"
 
 
-def place_fault(artifact: Artifact, workspace: Workspace, cache: Path) -> str | None:
-    """Why the bytes at an artifact's place are not those recorded; None if they are. A remote one is fetched anew."""
-    if artifact.path is not None:
-        found, wrong = whereabouts(artifact, cache)
-        return wrong or _size_fault(_size(found.path), artifact)
-    workspace.cache_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=workspace.cache_dir) as scratch:
-        try:
-            found_there = describe(download(artifact, Path(scratch), workspace), artifact.kind)
-        except Exception as error:  # noqa: BLE001 - whatever the store says of it is what is found
-            return f"{artifact.uri} cannot be fetched: {error}"
-    if found_there.digest != artifact.digest:
-        return f"{artifact.uri} was altered: {found_there.digest[:19]}…, not {artifact.digest[:19]}…"
-    return _size_fault(found_there.size_bytes, artifact)
+def _fault(artifact: Artifact, workspace: Workspace, cache: Path) -> str | None:
+    wrong = place_fault(artifact, workspace, cache)
+    return wrong or _size_fault(whereabouts(artifact, workspace, cache)[0], artifact)
 
 
-def _size(path: Path | None) -> int:
-    assert path is not None and path.exists(), "its digest was just found right"
-    files = [path] if path.is_file() else path.rglob("*")
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
-def _size_fault(found: int, artifact: Artifact) -> str | None:
+def _size_fault(place: Artifact, artifact: Artifact) -> str | None:
+    assert place.path is not None and place.path.exists(), "its digest was just found right"
+    files = [place.path] if place.path.is_file() else place.path.rglob("*")
+    found = sum(file.stat().st_size for file in files if file.is_file())
     if found == artifact.size_bytes:
         return None
     return f"{artifact.uri} has {found} bytes, not the {artifact.size_bytes} that the ledger says"
@@ -105,7 +88,7 @@ def _made_anew(workspace: Workspace, entries: Sequence[Recorded], lost: Recorded
         again = recorded.entry.output(role)
         same_stage = made(recorded) and recorded.entry.facts.get("key") == key and recorded.sequence > lost.sequence
         if same_stage and again is not None and again.digest == artifact.digest and again.uri != artifact.uri:
-            return 0 if place_fault(again, workspace, Path()) else recorded.sequence
+            return 0 if _fault(again, workspace, Path()) else recorded.sequence
     return 0
 
 

@@ -74,7 +74,7 @@ def find(workspace: Workspace, entries: Sequence[Recorded], what: str, name: str
         lambda: _by_model(workspace, what, name),
         lambda: _by_role(entries, what),
         lambda: _by_source(workspace, entries, what),
-        lambda: _by_row(entries, what),
+        lambda: _by_row(workspace, entries, what),
     )
     return next((starts for way in ways if (starts := list(way()))), [])
 
@@ -133,10 +133,10 @@ def _by_source(workspace: Workspace, entries: Sequence[Recorded], what: str) -> 
                 yield Start(f"source {what} in {rows.kind} {rows.digest}", frozenset({rows.digest}))
 
 
-def _by_row(entries: Sequence[Recorded], what: str) -> Iterator[Start]:
+def _by_row(workspace: Workspace, entries: Sequence[Recorded], what: str) -> Iterator[Start]:
     """Tables with a row of that id, made from one of that id, or with that whole text."""
     for artifact in {a.digest: a for a in _artifacts(entries) if a.uri.endswith(".parquet")}.values():
-        place, wrong = whereabouts(artifact)
+        place, wrong = whereabouts(artifact, workspace)
         if wrong is None and place.path is not None and (ids := _rows(place.path, what)):
             more = f" and {len(ids) - 1} more rows" if len(ids) > 1 else ""
             yield Start(f"row {ids[0]}{more} in {artifact.kind} {artifact.digest}", frozenset({artifact.digest}))

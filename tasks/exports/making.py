@@ -179,7 +179,7 @@ def describe_making(
     examinations = [*verdicts, *([examined] if examined else [])]
     artifacts = [edge.artifact for step in steps for edge in (*step.inputs, *step.outputs)]
     # What lies elsewhere is fetched only where the audit has fetched it too: the model and its evaluation.
-    found = [inspect(a) for a in dict.fromkeys([*artifacts, *(a for _, a in verdicts)])]
+    found = [inspect(a, workspace) for a in dict.fromkeys([*artifacts, *(a for _, a in verdicts)])]
     found += [fetched(artifact, workspace) for _, artifact in ([examined] if examined else [])]
     things = {thing.artifact.digest: thing for thing in sorted(found, key=lambda thing: thing.fault is None)}
     locks = locks_of(step.record.environment for step in reversed(steps))
@@ -202,7 +202,7 @@ def describe_making(
     )
 
 
-def inspect(artifact: Artifact) -> Thing:
+def inspect(artifact: Artifact, workspace: Workspace) -> Thing:
     """Hash an artifact's files again, where they lie on this machine."""
     if artifact.path is None:
         return Thing(artifact, None, ())
@@ -212,14 +212,14 @@ def inspect(artifact: Artifact) -> Thing:
         files = []
     if digest_json(files) == artifact.digest:
         return Thing(artifact, None, tuple(files))
-    found, wrong = whereabouts(artifact)
+    found, wrong = whereabouts(artifact, workspace)
     return Thing(artifact, wrong, () if wrong or found.path is None else tuple(manifest(found.path)))
 
 
 def fetched(artifact: Artifact, workspace: Workspace) -> Thing:
     """The same, of an artifact that is fetched where it lies elsewhere."""
     if artifact.path is not None:
-        return inspect(artifact)
+        return inspect(artifact, workspace)
     try:
         return Thing(artifact, None, tuple(manifest(fetch(artifact, workspace))))
     except ValueError as error:
@@ -266,7 +266,7 @@ def _document(thing: Thing, workspace: Workspace, name: str) -> dict[str, Any]:
     if not thing.files:
         return {}
     try:
-        path = fetch(whereabouts(thing.artifact)[0], workspace)
+        path = fetch(whereabouts(thing.artifact, workspace)[0], workspace)
         content = json.loads((path / name if path.is_dir() else path).read_bytes())
     except (OSError, ValueError):
         return {}

@@ -149,18 +149,18 @@ def test_which_models_a_data_set_touches(staged: Workspace) -> None:
         touched_by(staged, "ffff")
 
 
-def test_replaced_data_are_found_in_the_cache(tmp_path: Path) -> None:
+def test_replaced_data_are_found_in_the_cache(workspace: Workspace, tmp_path: Path) -> None:
     place, cache = tmp_path / "problems.parquet", tmp_path / "cache" / "ab"
     cache.mkdir(parents=True)
     (cache / "cdef").write_text("old")
     (cache / "0123").write_text("odd")
     place.write_text("old")
     old = describe(place, "problems")
-    assert whereabouts(old, tmp_path / "cache") == (old, None)
+    assert whereabouts(old, workspace, tmp_path / "cache") == (old, None)
     place.write_text("new")
-    found, wrong = whereabouts(old, tmp_path / "cache")
+    found, wrong = whereabouts(old, workspace, tmp_path / "cache")
     assert found.path == cache / "cdef" and wrong is None
-    assert "was altered" in str(whereabouts(old, tmp_path / "none")[1])
+    assert "was altered" in str(whereabouts(old, workspace, tmp_path / "none")[1])
 
 
 def test_rolling_back_is_told(staged: Workspace) -> None:

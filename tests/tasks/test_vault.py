@@ -18,11 +18,11 @@ from tests.tasks.promoted import FREE, assert_whole, candidate, registry, throug
 from tests.tasks.recipe import Recipe
 
 
-def mlflow_gc(workspace: Workspace) -> None:
-    """The command, as an administrator would run it."""
+def mlflow_gc(workspace: Workspace, backend: str = "") -> None:
+    """The command, as an administrator would run it; `backend` is a server's database."""
     own = {"MLFLOW_TRACKING_URI": workspace.mlflow_uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
     subprocess.run(
-        [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", workspace.mlflow_uri],
+        [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", backend or workspace.mlflow_uri],
         env={**os.environ, **own}, check=True, capture_output=True, timeout=120,
     )  # fmt: skip
 
