@@ -100,6 +100,7 @@ def leaks() -> tuple[dict[str, Any], bool]:
         with VerifierPool(WORKERS, DEADLINE_SECONDS) as pool:
             for done in range(0, NUM_LEAK_VERDICTS + len(pairs), len(pairs)):
                 pool.verify([problem for problem, _ in pairs], [text for _, text in pairs])
+                print(f"leaks  {done + len(pairs):,} of {NUM_LEAK_VERDICTS:,} verdicts", file=sys.stderr, flush=True)
                 if done == 0:
                     until(lambda: len(descendants(marker)) == 4 * WORKERS)
                     before = _state(marker)
@@ -108,9 +109,9 @@ def leaks() -> tuple[dict[str, Any], bool]:
         left = {"processes": len(descendants(marker)), "files": len(list(marker.iterdir()))}
     growth = after["bytes"] - before["bytes"]
     print(f"leaks  after {done + len(pairs):,} verdicts: {before} -> {after}; closed: {left}", flush=True)
-    found = {"verdicts": done, "before": before, "after": after, "left_when_closed": left}
-    same = before["processes"] == after["processes"] and before["descriptors"] == after["descriptors"]
-    return found, same and not any(left.values()) and growth < MAX_GROWTH_BYTES
+    found = {"verdicts": done + len(pairs), "before": before, "after": after, "left_when_closed": left}
+    more = [name for name in ("processes", "descriptors") if after[name] > before[name]]
+    return found, not more and not any(left.values()) and growth < MAX_GROWTH_BYTES
 
 
 def _state(marker: Path) -> dict[str, int]:

@@ -1,11 +1,11 @@
 """DVC behind one small module: what the prepared data sets are pinned to, and pinning them."""
 
+import contextlib
 import hashlib
 import logging
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def pin(profile: str, workspace: Workspace, root: Path = REPOSITORY) -> None:
                 time.sleep(0.2)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _repository(workspace: Workspace, root: Path) -> Iterator[Any]:
     """DVC's view of the repository: quiet, without analytics, its site cache in the workspace."""
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
@@ -124,7 +124,8 @@ def _repository(workspace: Workspace, root: Path) -> Iterator[Any]:
     logging.getLogger("dvc").setLevel(logging.ERROR)
     logging.getLogger("dvc_objects").setLevel(logging.ERROR)
     try:
-        with Repo(str(root)) as repo:
+        # DVC's run cache looks for its own files below the working directory, wherever the repository is.
+        with contextlib.chdir(root), Repo(str(root)) as repo:
             yield repo
     except DvcException as error:
         raise ValueError(f"DVC cannot pin the data of {root}: {error}") from error

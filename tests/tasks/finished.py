@@ -1,6 +1,5 @@
 """A finished history, made by the real machinery with made-up models: runs, pins, approvals, promotions."""
 
-import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -200,8 +199,7 @@ def _run(made: Finished, weights: str, reuse: tuple[str, ...] = ()) -> None:
     run = _Run(made, weights, reuse)
     data = run.stage("data", {}, {role: role for role in (*ROWS, "manifest", "quarantine")}, rows=18.0)
     if "data" not in reuse:
-        with contextlib.chdir(made.root):
-            pin(PROFILE, made.workspace, made.root)
+        pin(PROFILE, made.workspace, made.root)  # from wherever the tests are run
     run.stage("validate", data, {"validation": "validation"})
     base = run.stage("base", {"pretrain": data["pretrain"]}, {"model": "model"})
     pairs = {"model": base["model"], "preferences": data["preferences"]}
