@@ -1,4 +1,4 @@
-"""Which benchmark text does a text repeat? Whole, by a run of ten words, with other numbers, or nearly."""
+"""Which benchmark text does a text repeat? Whole, by a run of ten words, with other numbers, or in other words."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from r1kit.data.normalise import normalise
 from r1kit.data.texts import GRAM, Hashes, Text, Vocabulary, bands, join, sketch
 
-Method = Literal["exact", "10-gram", "renumbered", "near-duplicate"]
+Method = Literal["exact", "10-gram", "renumbered", "near-duplicate", "reworded"]
 
 MAX_ROWS_OF_A_PHRASE = 2
 """A run of words in more benchmark rows than this is a phrase, and tells nothing of any one of them."""
@@ -25,6 +25,9 @@ MIN_SIMILARITY = 0.45
 """Jaccard similarity of words and pairs of words, rare ones weighing more, from which texts are near-duplicates."""
 MIN_TELLING_WORDS = 12
 """A text with fewer different words is too short to have near-duplicates."""
+MIN_REWORDED_SIMILARITY = 0.25
+"""From which texts with the very same numbers are one text in other words."""
+MIN_REWORDED_NUMBERS = 2
 _BAND_ROWS = 3
 _MIN_SKETCH = 22
 """So many of a sketch's 96 numbers must agree before two texts are compared; a third agree at the least similarity."""
@@ -77,7 +80,7 @@ class OverlapIndex:
         row_of = np.array([rows[text.row] for text in self._held], np.int64)
         self._grams = _Table({place: np.unique(text.grams(masked=False)) for place, text in read.items()}, row_of)
         self._masked = _Table({place: np.unique(text.grams(masked=True)) for place, text in read.items()}, row_of)
-        self._near = _Near({p: text.shingles() for p, text in read.items() if text.num_telling >= MIN_TELLING_WORDS})
+        self._near = _Near({p: text for p, text in read.items() if text.num_telling >= MIN_TELLING_WORDS})
 
     def find(self, fields: Mapping[str, str], whole: bool = False) -> Overlap | None:
         """What of the benchmarks a row's fields repeat, alone or one after the other; None if nothing.
@@ -112,12 +115,13 @@ class OverlapIndex:
         return None
 
     def _by_likeness(self, read: Mapping[str, Text]) -> Overlap | None:
-        """Mostly the same words, in whatever order."""
+        """Mostly the same words, in whatever order; fewer where all numbers are the same."""
         texts = dict(read) | ({_joined(read): join(read.values())} if len(read) > 1 else {})
         for name, text in texts.items():
             if (alike := self._near.find(text)) is not None:
                 place, share = alike
-                return self._overlap(name, place, "near-duplicate", share, self._held[place].text)
+                method = "near-duplicate" if share >= MIN_SIMILARITY else "reworded"
+                return self._overlap(name, place, method, share, self._held[place].text)
         return None
 
     def _overlap(self, name: str, place: int, method: Method, share: float, text: str) -> Overlap:
@@ -183,10 +187,10 @@ class _Table:
 
 
 class _Near:
-    """Sets of shingles by their sketches."""
+    """Sets of shingles by their sketches, and by the numbers of their texts."""
 
-    def __init__(self, sets: Mapping[int, Hashes]) -> None:
-        self._sets = sets
+    def __init__(self, texts: Mapping[int, Text]) -> None:
+        self._sets = sets = {place: text.shingles() for place, text in texts.items()}
         self._buckets: dict[int, list[int]] = {}
         self._largest = max(map(len, sets.values()), default=0)
         self._known, counts = np.unique(np.concatenate([*sets.values(), np.zeros(0, np.uint64)]), return_counts=True)
@@ -195,6 +199,10 @@ class _Near:
         for place, own in self._sketches.items():
             for band in bands(own, _BAND_ROWS).tolist():
                 self._buckets.setdefault(band, []).append(place)
+        self._by_numbers: dict[bytes, list[int]] = {}
+        for place, text in texts.items():
+            if len(numbers := text.numbers) >= MIN_REWORDED_NUMBERS:
+                self._by_numbers.setdefault(numbers.tobytes(), []).append(place)
 
     def __bool__(self) -> bool:
         return bool(self._sets)
@@ -207,8 +215,16 @@ class _Near:
         own = sketch(shingles)
         near = {p for band in bands(own, _BAND_ROWS).tolist() for p in self._buckets.get(band, ())}
         near = [place for place in sorted(near) if np.count_nonzero(self._sketches[place] == own) >= _MIN_SKETCH]
-        best = max(((self._similarity(shingles, self._sets[place]), -place) for place in near), default=(0.0, 0))
-        return (-best[1], best[0]) if best[0] >= MIN_SIMILARITY else None
+        best = self._closest(shingles, near)
+        if best is not None and best[1] >= MIN_SIMILARITY:
+            return best
+        best = self._closest(shingles, self._by_numbers.get(text.numbers.tobytes(), ()))
+        return best if best is not None and best[1] >= MIN_REWORDED_SIMILARITY else None
+
+    def _closest(self, shingles: Hashes, places: Iterable[int]) -> tuple[int, float] | None:
+        """Which of these texts is the most similar, and how similar it is."""
+        found = [(self._similarity(shingles, self._sets[place]), -place) for place in places]
+        return (-max(found)[1], max(found)[0]) if found else None
 
     def _similarity(self, one: Hashes, other: Hashes) -> float:
         """Jaccard similarity, each shingle weighing as much as it is rare among the benchmarks."""

@@ -41,6 +41,11 @@ class Text:
         """Different words that are no numbers."""
         return len(np.unique(self.masked[self.masked != _NUMBER]))
 
+    @property
+    def numbers(self) -> Hashes:
+        """[k] its words that are numbers, each as often as it stands there, in an order of their own."""
+        return np.sort(self.exact[self.masked == _NUMBER])
+
     def grams(self, masked: bool) -> Hashes:
         """[n - 9] a hash for each run of ten words; 0 for a run of little but numbers, which says nothing."""
         values = self.masked if masked else self.exact

@@ -71,6 +71,18 @@ def test_other_words_here_and_there_in_another_order_are_nearly_the_same() -> No
     assert found is not None and (found.benchmark, found.benchmark_field) == ("b/1", "prompt")
 
 
+def test_other_words_around_the_same_numbers_are_the_same_question() -> None:
+    others = [f"{' '.join(random.Random(n).sample(WORDS, 25))}?" for n in range(30)]
+    changed = (
+        "In April 48 of her pals bought clips from Maria, and May brought half as many again. {} clips went away as "
+        "presents. What does that make for April and May altogether?"
+    )
+    found = find(index_of(QUESTION, *others), changed.format(5))
+    assert found is not None and (found.benchmark, found.method) == ("b/1", "reworded")
+    assert find(index_of(QUESTION, *others), changed.format(6)) is None
+    assert find(index_of(QUESTION, *others), "48 " + " ".join(WORDS[:30]) + " 5") is None
+
+
 def test_a_question_over_two_fields_is_found_and_both_are_named() -> None:
     half = len(QUESTION.split()) // 2
     parts = " ".join(QUESTION.split()[:half]), " ".join(QUESTION.split()[half:])
