@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tasks.progress import STATUS_STYLES, duration
 from tasks.summary import Summary
-from tasks.workspace import REPOSITORY, Workspace
+from tasks.workspace import REPOSITORY, SETTINGS_FILE, Workspace
 
 if TYPE_CHECKING:
     from r1kit.config import Config
@@ -77,8 +77,8 @@ def family_and_profile(workspace: Workspace, config: Path, profile: str | None) 
     from r1kit.settings import read_settings
 
     latest = workspace.runs_dir / "latest"
-    if profile is None and (latest / "summary.json").is_file() and (latest / "resolved.yaml").is_file():
-        resolved = yaml.safe_load((latest / "resolved.yaml").read_text())
+    if profile is None and (latest / "summary.json").is_file() and (latest / SETTINGS_FILE).is_file():
+        resolved = yaml.safe_load((latest / SETTINGS_FILE).read_text())
         return str(resolved["name"]), str(json.loads((latest / "summary.json").read_text())["profile"])
     settings = read_settings(config, profile, ())
     return str(settings.values.get("name", "r1kit")), settings.profile

@@ -32,7 +32,7 @@ from tasks.summary import (
     read_summary,
     write_summary,
 )
-from tasks.workspace import REPOSITORY, Workspace
+from tasks.workspace import REPOSITORY, SETTINGS_FILE, Workspace
 
 if TYPE_CHECKING:
     from r1kit.config import Config
@@ -70,7 +70,7 @@ class RunFolder:
         )
         self.path.mkdir(parents=True)
         resolved = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        write_atomically(self.path / "resolved.yaml", f"# profile {profile}, as it was resolved\n{resolved}")
+        write_atomically(self.path / SETTINGS_FILE, f"# profile {profile}, as it was resolved\n{resolved}")
         self._metrics = (self.path / "metrics.jsonl").open("a", buffering=1)
         self.save()
         _point_latest(self.path)
@@ -168,7 +168,7 @@ class RunFolder:
 
     def _seal(self, status: RunStatus) -> None:
         """The ledger names the folder's bytes as the run left them, so that an audit notices a change."""
-        parts = {"summary": FILE, "configuration": "resolved.yaml", "curves": "metrics.jsonl", "notes": "stages"}
+        parts = {"summary": FILE, "configuration": SETTINGS_FILE, "curves": "metrics.jsonl", "notes": "stages"}
         edges = (
             Edge(role=role, artifact=describe(self.path / name, role))
             for role, name in parts.items()

@@ -18,7 +18,7 @@ from tasks.signing import key_digest, sign_model, signature_fault
 from tasks.store import fetch, publish, store_fault
 from tasks.tracking import TrackingRun, client_of, open_run
 from tasks.vault import Copies
-from tasks.workspace import Workspace
+from tasks.workspace import SETTINGS_FILE, Workspace
 
 SIGNATURE_FILE = "model.sig"
 
@@ -99,7 +99,7 @@ def _register(
         open_run(workspace, "register", experiment=f"{name}-candidate", tags=tags) as tracked,
     ):
         bundle = Path(scratch) / "evidence"
-        _write_bundle(workspace, entries, bundle, evidence, examined[1] if examined else None)
+        _write_bundle(workspace, entries, bundle, evidence, examined[1] if examined else None, run)
         copies = _copy_signed(workspace, tracked, model.artifact, bundle)
         heal_versions(workspace, entries, name, "candidate")
         version = create_version(
@@ -135,8 +135,9 @@ def _write_bundle(
     bundle: Path,
     evidence: dict[str, Any],
     examined: Artifact | None,
+    run: str,
 ) -> None:
-    """evidence.json with copies of the evaluation and the validations it names."""
+    """evidence.json with copies of the evaluation and the validations it names, and of the run's settings."""
     bundle.mkdir()
     (bundle / "evidence.json").write_bytes(canonical_json(evidence))
     if examined:
@@ -145,6 +146,9 @@ def _write_bundle(
     for artifact in {v[1].digest: v[1] for v in verdicts if v}.values():
         content = _file(fetch(artifact, workspace), "validation.json").read_bytes()
         (bundle / f"validation-{digest_bytes(content)[7:19]}.json").write_bytes(content)
+    settings = workspace.runs_dir / run / SETTINGS_FILE
+    if run and settings.is_file():
+        (bundle / SETTINGS_FILE).write_bytes(settings.read_bytes())
 
 
 def _file(path: Path, name: str) -> Path:

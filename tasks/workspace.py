@@ -13,6 +13,8 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+SETTINGS_FILE = "resolved.yaml"
+"""In a run's folder, and in the evidence of what it registered: all its settings."""
 MIN_FREE_BYTES = 500 * 2**20
 """Less than this and a run does not start."""
 

@@ -14,17 +14,15 @@ from tasks.audit.data import place_fault, whereabouts
 from tasks.audit.records import RebuildableRecord, RebuildReport, RebuiltStep
 from tasks.code import code_digest
 from tasks.ledger import Recorded, environment, open_ledger
-from tasks.lineage import Ancestry, ancestry, family_of, registered, resolve_model, step_title
+from tasks.lineage import Ancestry, ancestry, family_of, of_kind, registered, resolve_model, step_title
 from tasks.lineage import origin as origin_of
 from tasks.store import fetch
-from tasks.workspace import Workspace
+from tasks.workspace import SETTINGS_FILE, Workspace
 
 if TYPE_CHECKING:
     from r1kit.config import Config
     from tasks.stage import StageContext, StageOutput
 
-CONFIGURATION = "resolved.yaml"
-"""In a run's folder: all its settings."""
 SURROUNDINGS = ("platform", "python", "processor", "cores", "accelerators", "lock_digest")
 """Of the recorded environment, what may change bits."""
 
@@ -38,15 +36,26 @@ def rebuildable(workspace: Workspace, entries: Sequence[Recorded], behind: Ances
             for edge in step.entry.inputs
             if (wrong := place_fault(edge.artifact, workspace))
         ]
-        if not configuration_of(workspace, ran, step).is_file():
-            missing.append(f"its settings {configuration_of(workspace, ran, step)} are missing")
+        settings = settings_of(workspace, entries, ran, step)
+        if not settings.is_file():
+            missing.append(f"its settings {settings} are missing")
         yield RebuildableRecord(title=step_title(step), missing=tuple(missing), differs=tuple(departures(ran)))
 
 
-def configuration_of(workspace: Workspace, *recorded: Recorded) -> Path:
-    """The resolved settings of the first of these entries' runs whose folder is still there."""
-    files = [workspace.runs_dir / r.entry.run / CONFIGURATION for r in recorded]
-    return next((file for file in files if file.is_file()), files[0])
+def settings_of(workspace: Workspace, entries: Sequence[Recorded], *recorded: Recorded) -> Path:
+    """The resolved settings of the first of these entries' runs that still has them: in its folder, else in the
+    evidence of a model that it registered."""
+    files = [workspace.runs_dir / r.entry.run / SETTINGS_FILE for r in recorded]
+    return next((file for file in (*files, *_in_evidence(workspace, entries, recorded)) if file.is_file()), files[0])
+
+
+def _in_evidence(workspace: Workspace, entries: Sequence[Recorded], recorded: Sequence[Recorded]) -> Iterator[Path]:
+    runs = {r.entry.run for r in recorded}
+    for registration in of_kind(entries, "registration"):
+        evidence = registration.entry.output("evidence")
+        if registration.entry.run in runs and evidence is not None:
+            with contextlib.suppress(ValueError):  # gone or altered, which the audit tells as such
+                yield fetch(evidence, workspace) / SETTINGS_FILE
 
 
 def departures(ran: Recorded) -> Iterator[str]:
@@ -115,7 +124,7 @@ def _rebuild_step(work: Rebuild, step: Recorded) -> RebuiltStep:
     work.say(f"{title}: runs again")
     differs = list(departures(ran))
     try:
-        config = _config(work.workspace, ran, step)
+        config = _config(work, ran, step)
         places = _run(work, ran, config)
         differs += _other_settings(ran, config)
     except Exception as error:  # noqa: BLE001 - whatever stops a stage is what there is to tell of it
@@ -137,12 +146,12 @@ def _rebuild_step(work: Rebuild, step: Recorded) -> RebuiltStep:
     return RebuiltStep(title=title, identical=identical, outputs=outputs, differs=tuple(differs), seconds=seconds)
 
 
-def _config(workspace: Workspace, *recorded: Recorded) -> "Config":
+def _config(work: Rebuild, *recorded: Recorded) -> "Config":
     import yaml
 
     from r1kit.config import Config
 
-    file = configuration_of(workspace, *recorded)
+    file = settings_of(work.workspace, work.entries, *recorded)
     try:
         return Config.model_validate(yaml.safe_load(file.read_text()))
     except (OSError, yaml.YAMLError, ValueError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 from tasks.artifacts import local_path
 from tasks.stage import STAGES
 from tasks.summary import StageSummary, Summary
+from tasks.workspace import SETTINGS_FILE
 
 STAGE_TITLES = {
     "data": "Data", "validate": "Validation", "base": "Base", "zero": "R1-Zero", "cold_start": "Cold start",
@@ -65,7 +66,7 @@ def read_run(run_dir: Path, summary: Summary) -> Run:
         if stage.stage == "evaluate" and (document := _document(run_dir, stage, "evaluation"))
     }
     validate = summary.stage("validate")
-    configuration = run_dir / "resolved.yaml"
+    configuration = run_dir / SETTINGS_FILE
     return Run(
         summary=summary,
         stages=sorted(summary.stages, key=lambda stage: _place(stage.stage, STAGES)),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 START_SECONDS = 120
@@ -16,13 +16,16 @@ HOST = "127.0.0.1"
 
 
 @contextlib.contextmanager
-def mlflow_server(folder: Path, database: Path, store: str, *, through: bool) -> Iterator[str]:
+def mlflow_server(
+    folder: Path, database: Path, store: str, *, through: bool, variables: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """A server's address; killed on leaving.
 
     Args:
         folder: for its log.
         database: SQLite file of its backend.
         store: s3://bucket/prefix of the artifacts.
+        variables: of its environment, where they are not those of this process.
         through: clients send artifacts through the server (`mlflow-artifacts:/`); else they speak to S3 themselves.
     """
     with socket.socket() as probe:
@@ -35,7 +38,8 @@ def mlflow_server(folder: Path, database: Path, store: str, *, through: bool) ->
         *(way if through else ["--no-serve-artifacts", "--default-artifact-root", store]),
     ]  # fmt: skip
     own = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | own
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    environment |= {**own, **(variables or {})}
     with (folder / "mlflow-server.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
