@@ -19,7 +19,7 @@ from tasks.seen import Seen
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SLICE_ROWS = 16_384
+SLICE_ROWS = 8_192
 Fallen = Callable[[Outcome], None]
 """Takes what became of a rule on a slice, with every row at fault."""
 

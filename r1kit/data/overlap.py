@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r1kit.data.normalise import normalise
-from r1kit.data.texts import GRAM, Hashes, Text, Vocabulary, bands, join, sketch
+from r1kit.data.texts import GRAM, Hashes, Text, Vocabulary, bands, distinct, join, sketch
 
 Method = Literal["exact", "10-gram", "renumbered", "near-duplicate", "reworded"]
 
@@ -75,11 +75,12 @@ class OverlapIndex:
         for place, text in enumerate(self._held):
             if same := normalise(text.text):
                 self._exact.setdefault(same, place)
+        self._most_parts = max((same.count(" ") + 1 for same in self._exact), default=0)
         read = {place: self._vocabulary.read(text.text) for place, text in enumerate(self._held) if not text.whole}
         rows = {name: number for number, name in enumerate(dict.fromkeys(text.row for text in self._held))}
         row_of = np.array([rows[text.row] for text in self._held], np.int64)
-        self._grams = _Table({place: np.unique(text.grams(masked=False)) for place, text in read.items()}, row_of)
-        self._masked = _Table({place: np.unique(text.grams(masked=True)) for place, text in read.items()}, row_of)
+        self._grams = _Table({place: distinct(text.grams(masked=False)) for place, text in read.items()}, row_of)
+        self._masked = _Table({place: distinct(text.grams(masked=True)) for place, text in read.items()}, row_of)
         self._near = _Near({p: text for p, text in read.items() if text.num_telling >= MIN_TELLING_WORDS})
 
     def find(self, fields: Mapping[str, str], whole: bool = False) -> Overlap | None:
@@ -90,18 +91,26 @@ class OverlapIndex:
             whole: only as whole texts, for rows that follow a generator's template.
         """
         filled = {name: text for name, text in fields.items() if text.strip()}
-        wholes = filled | ({_joined(filled): "\n".join(filled.values())} if len(filled) > 1 else {})
-        for name, text in wholes.items():
-            if (place := self._exact.get(normalise(text))) is not None:
-                return self._overlap(name, place, "exact", 1.0, self._held[place].text)
-        if whole or not filled or not (self._near or self._grams):
-            return None
+        if (same := self._by_spelling(filled)) or whole or not filled or not (self._near or self._grams):
+            return same
         read = {name: self._vocabulary.read(text) for name, text in filled.items()}
-        return self._by_runs(read) or self._by_likeness(read)
+        joined = join(read.values())
+        return self._by_runs(read, joined) or self._by_likeness({**read, _joined(read): joined})
 
-    def _by_runs(self, read: Mapping[str, Text]) -> Overlap | None:
+    def _by_spelling(self, fields: Mapping[str, str]) -> Overlap | None:
+        """The whole of a text."""
+        # Texts of more parts than any benchmark's have are most of all characters: they need not be spelled out.
+        most = self._most_parts
+        spelled = {name: normalise(t) for name, t in fields.items() if len(t.split(None, most)) <= most}
+        if len(spelled) == len(fields) > 1:
+            spelled[_joined(fields)] = " ".join(filter(None, spelled.values()))
+        for name, text in spelled.items():
+            if (place := self._exact.get(text)) is not None:
+                return self._overlap(name, place, "exact", 1.0, self._held[place].text)
+        return None
+
+    def _by_runs(self, read: Mapping[str, Text], text: Text) -> Overlap | None:
         """A long run of the same words, or of the same but for numbers."""
-        text = join(read.values())
         grams = text.grams(masked=False)
         for place, hits in self._grams.owners(grams):
             share, (start, length) = self._grams.share(grams[hits], place), _longest(hits)
@@ -114,9 +123,8 @@ class OverlapIndex:
                 return self._overlap(_where(read, start, GRAM), place, "renumbered", share, text.run(start))
         return None
 
-    def _by_likeness(self, read: Mapping[str, Text]) -> Overlap | None:
+    def _by_likeness(self, texts: Mapping[str, Text]) -> Overlap | None:
         """Mostly the same words, in whatever order; fewer where all numbers are the same."""
-        texts = dict(read) | ({_joined(read): join(read.values())} if len(read) > 1 else {})
         for name, text in texts.items():
             if (alike := self._near.find(text)) is not None:
                 place, share = alike
@@ -160,7 +168,7 @@ class _Table:
 
     def share(self, hits: Hashes, place: int) -> float:
         """How much of a text's runs these are."""
-        return len(np.unique(hits)) / self.size(place)
+        return len(distinct(hits)) / self.size(place)
 
     def owners(self, grams: Hashes) -> list[tuple[int, NDArray[np.int64]]]:
         """Texts with any of these runs, those with the most first, and the places of the runs."""

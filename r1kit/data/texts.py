@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ class Text:
     @property
     def num_telling(self) -> int:
         """Different words that are no numbers."""
-        return len(np.unique(self.masked[self.masked != _NUMBER]))
+        return len(distinct(self.masked[self.masked != _NUMBER]))
 
     @property
     def numbers(self) -> Hashes:
@@ -66,7 +67,7 @@ class Text:
     def shingles(self, numbers_alike: bool = True) -> Hashes:
         """[k] the set of its words and of its pairs of neighbours, sorted."""
         values = self.masked if numbers_alike else self.exact
-        return np.unique(np.concatenate([values, values[:-1] * _FACTORS[0] + values[1:] * _FACTORS[1]]))
+        return distinct(np.concatenate([values, values[:-1] * _FACTORS[0] + values[1:] * _FACTORS[1]]))
 
 
 class Vocabulary:
@@ -81,24 +82,34 @@ class Vocabulary:
         if len(self._codes) > _MAX_KNOWN_WORDS:
             self._clear()
         codes = self._codes
-        for word in set(found).difference(codes):
-            codes[word] = len(self._hashes)
-            self._hashes.append(int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "little"))
-            self._numbers.append(word[:1].isdigit())
-        if len(self._table) < len(self._hashes):
-            new = np.array(self._hashes[len(self._table) :], np.uint64)
-            self._table = np.concatenate([self._table, new])
-            masked = np.where(self._numbers[len(self._masked) :], _NUMBER, new)
-            self._masked = np.concatenate([self._masked, masked])
-        places = np.fromiter(map(codes.__getitem__, found), np.int64, len(found))
-        return Text(found, self._table[places], self._masked[places])
+        try:  # most texts have no word that is new
+            places = np.fromiter(map(codes.__getitem__, found), np.int64, len(found))
+        except KeyError:
+            self._learn(set(found).difference(codes))
+            places = np.fromiter(map(codes.__getitem__, found), np.int64, len(found))
+        return Text(found, self._exact[places], self._masked[places])
+
+    def _learn(self, new_words: Iterable[bytes]) -> None:
+        for word in new_words:
+            code = self._codes[word] = len(self._codes)
+            if code == len(self._exact):
+                self._exact, self._masked = (np.concatenate([table, table]) for table in (self._exact, self._masked))
+            value = int.from_bytes(hashlib.blake2b(word, digest_size=8).digest(), "little")
+            self._exact[code] = value
+            self._masked[code] = _NUMBER if word[:1].isdigit() else value
 
     def _clear(self) -> None:
         self._codes: dict[bytes, int] = {}
-        self._hashes: list[int] = []
-        self._numbers: list[bool] = []
-        self._table: Hashes = np.zeros(0, np.uint64)
-        self._masked: Hashes = np.zeros(0, np.uint64)
+        self._exact: Hashes = np.zeros(1024, np.uint64)
+        self._masked: Hashes = np.zeros(1024, np.uint64)
+
+
+def distinct(values: Hashes) -> Hashes:
+    """[k] the values that there are, sorted."""
+    ordered = np.sort(values)
+    first = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
 
 
 def join(texts: Iterable[Text]) -> Text:
@@ -106,7 +117,7 @@ def join(texts: Iterable[Text]) -> Text:
     parts = list(texts)
     if len(parts) == 1:
         return parts[0]
-    found = [word for text in parts for word in text.words]
+    found = list(chain.from_iterable(text.words for text in parts))
     return Text(found, np.concatenate([t.exact for t in parts]), np.concatenate([t.masked for t in parts]))
 
 

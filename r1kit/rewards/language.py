@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,13 +26,14 @@ def language_share(text: str, target: Language) -> float:
     """
     text = _NEUTRAL.sub(" ", text)
     chinese, other = len(_CHINESE.findall(text)), len(_OTHER.findall(text))
-    latin = sum(not _names_something(word) for word in _LATIN.findall(text))
+    words = _LATIN.findall(text)
+    latin = len(words) - sum(count for word, count in Counter(words).items() if _names_something(word))
     total = chinese + latin + other
     if total == 0:
         return 1.0
     if target == "zh":
         return chinese / total
-    foreign = _foreign_share(text) if latin >= _DETECT_FROM_WORDS else 0.0
+    foreign = _foreign_share(words) if latin >= _DETECT_FROM_WORDS else 0.0
     return latin * (1.0 - foreign) / total
 
 
@@ -40,12 +42,12 @@ def _names_something(word: str) -> bool:
     return len(word) == 1 or (len(word) <= 4 and word.isupper())
 
 
-def _foreign_share(text: str) -> float:
+def _foreign_share(words: list[str]) -> float:
     """Share of a text in Latin script, by bytes, that is surely in a language other than English."""
     import pycld2  # compiled, and needed for long texts only
 
     try:
-        reliable, _, details = pycld2.detect(" ".join(_LATIN.findall(text)), isPlainText=True, bestEffort=False)
+        reliable, _, details = pycld2.detect(" ".join(words), isPlainText=True, bestEffort=False)
     except pycld2.error:
         return 0.0
     known = [(code, percent) for _, code, percent, _ in details if code != "un"]
