@@ -27,6 +27,7 @@ $(READY): requirements.lock pyproject.toml
 	@$(BIN)/pip install --progress-bar off --disable-pip-version-check --requirement requirements.lock | awk \
 	  -v total=$$(grep -c == requirements.lock) \
 	  '/^(Collecting|Processing) / {if (++n % 25 == 0 && n <= total) print "  " n " of " total " packages found"} \
+	   /Downloading .*\.whl \(/ {if (++d % 50 == 0 || / \([0-9][0-9][0-9]+\.[0-9] MB\)/) print "  downloading: " d " so far"} \
 	   /^Installing/ {print "  unpacking " total " packages, a minute or two"} {fflush()}'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
