@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.decontaminate import WAYS
 from r1kit.data.decontaminate import BenchmarkIndex
 from r1kit.data.overlap import MAX_ROWS_OF_A_PHRASE, MIN_RUN_WORDS, Held, Overlap, OverlapIndex
+from r1kit.data.texts import Vocabulary
 from r1kit.rows import PreferencePair, Problem, SftRow, Verifier
 
 WORDS = [f"w{chr(97 + number // 26)}{chr(97 + number % 26)}" for number in range(60)]
@@ -102,6 +103,26 @@ def test_chinese_characters_are_words() -> None:
     index = index_of("小明有三本书又买了两本现在一共有几本")
     assert find(index, "老师说：小明有三本书，又买了两本。") is not None
     assert find(index, "小明有三本书") is None
+
+
+def test_a_word_is_the_same_number_whatever_was_read_before() -> None:
+    worn = Vocabulary()
+    for start in range(0, 9000, 700):
+        worn.read(" ".join(f"w{number} {number}" for number in range(start, start + 1500)))
+    text = "Of 48 clips w17 and w8999 were sold, new ones too."
+    for read in (worn.read(text), worn.read(text)):
+        fresh = Vocabulary().read(text)
+        assert read.words == fresh.words
+        assert (read.exact == fresh.exact).all() and (read.masked == fresh.masked).all()
+        assert (read.masked == read.exact).sum() == len(read.words) - 1
+
+
+def test_spaces_and_longer_texts_do_not_hide_a_whole_one() -> None:
+    index = index_of("3 + 4 =", QUESTION)
+    found = find(index, "\n\n 3    +\t4 = \u00a0 ")
+    assert found is not None and (found.benchmark, found.method) == ("b/1", "exact")
+    assert find(index, "3 + 4 =", "3 + 4 = " * 100) is not None
+    assert find(index, "3 + 4 = " * 100) is None
 
 
 def test_a_phrase_of_many_questions_tells_nothing() -> None:
