@@ -1,7 +1,7 @@
 """What a model was trained on: where the rows lie, where they came from, what the gate said of them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from tasks.lineage import Ancestry, made, origin, producer
 from tasks.store import fetch, store_fault
 from tasks.workspace import REPOSITORY, Workspace
 
+Look = Callable[[Artifact], str | None]
+"""Why the bytes at an artifact's place are not those recorded; None if they are."""
 DVC_CACHE = REPOSITORY / ".dvc" / "cache"
 
 
@@ -39,6 +41,19 @@ def whereabouts(artifact: Artifact, workspace: Workspace, cache: Path = DVC_CACH
 def place_fault(artifact: Artifact, workspace: Workspace, cache: Path = DVC_CACHE) -> str | None:
     """Why the bytes at an artifact's place are not those recorded; None if they are. A remote one is fetched anew."""
     return whereabouts(artifact, workspace, cache)[1] if artifact.path else store_fault(artifact, workspace)
+
+
+def looking_once(workspace: Workspace) -> Look:
+    """`place_fault` that looks at each artifact once: those elsewhere may be large."""
+    found: dict[tuple[str, str], str | None] = {}
+
+    def look(artifact: Artifact) -> str | None:
+        place = artifact.uri, artifact.digest
+        if place not in found:
+            found[place] = place_fault(artifact, workspace)
+        return found[place]
+
+    return look
 
 
 def document(workspace: Workspace, artifact: Artifact | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from tasks.approvals import submitters
-from tasks.audit.data import data_record, document, place_fault, rows_of
+from tasks.audit.data import Look, data_record, document, looking_once, rows_of
 from tasks.audit.people import approval_record, approvals, approved_model, list_difference
 from tasks.audit.rebuild import rebuildable
 from tasks.audit.records import (
@@ -36,7 +36,7 @@ from tasks.lineage import (
     step_title,
 )
 from tasks.signing import signature_fault
-from tasks.store import fetch, store_fault
+from tasks.store import fetch
 from tasks.workspace import Workspace
 
 
@@ -59,11 +59,12 @@ def audit(
     model = registered(entries, name, model) or model
     behind = ancestry(entries, model.artifact, model.run)
     wanted = {"trained", "validated"} & set(asked)
+    look = looking_once(workspace)
     data = tuple(data_record(workspace, entries, behind, a) for a in training_data(behind)) if wanted else ()
-    steps = tuple(_step_record(workspace, entries, s, "altered" in asked) for s in behind.steps)
+    steps = tuple(_step_record(workspace, entries, s, look if "altered" in asked else None) for s in behind.steps)
     signature = _signature(workspace, model) if "altered" in asked else "not checked"
     given = tuple(_approvals(workspace, entries, model, approvers)) if "approved" in asked else ()
-    can = tuple(rebuildable(workspace, entries, behind)) if "rebuildable" in asked else ()
+    can = tuple(rebuildable(workspace, entries, behind, look)) if "rebuildable" in asked else ()
     problems += [f"nothing says where {a.kind} {a.digest[:19]}… came from" for a in behind.missing]
     if "validated" in asked:
         problems += [f"{record.kind}: {record.verdict_fault}" for record in data if record.verdict_fault]
@@ -72,7 +73,7 @@ def audit(
     if "rebuildable" in asked:
         problems += [f"{step.title} cannot be rebuilt: {lost}" for step in can for lost in step.missing]
     if "altered" in asked:
-        problems += _alterations(workspace, entries, model, steps, signature)
+        problems += _alterations(look, entries, model, steps, signature)
     return AuditReport(
         reference=reference,
         asked=tuple(question for question in QUESTIONS if question in asked),
@@ -111,7 +112,7 @@ def holds(entries: Sequence[Recorded], name: str, digest: str) -> tuple[str, ...
     return tuple(held)
 
 
-def _step_record(workspace: Workspace, entries: Sequence[Recorded], step: Recorded, hashed: bool) -> StepRecord:
+def _step_record(workspace: Workspace, entries: Sequence[Recorded], step: Recorded, look: Look | None) -> StepRecord:
     ran = origin(entries, step)
     entry, facts = step.entry, ran.entry.facts
     outputs = [edge.artifact for edge in entry.outputs]
@@ -138,7 +139,7 @@ def _step_record(workspace: Workspace, entries: Sequence[Recorded], step: Record
         rows=tuple(rows_of(workspace, entries, step)),
         exact=is_exact(facts.get("metrics", {})),
         said=tuple(facts.get("said", ())),
-        faults=tuple(reason for a in outputs if (reason := place_fault(a, workspace))) if hashed else (),
+        faults=tuple(reason for a in outputs if (reason := look(a))) if look else (),
     )
 
 
@@ -208,19 +209,19 @@ def _places(entries: Sequence[Recorded], model: ResolvedModel) -> tuple[PlaceRec
 
 
 def _alterations(
-    workspace: Workspace,
+    look: Look,
     entries: Sequence[Recorded],
     model: ResolvedModel,
     steps: Sequence[StepRecord],
     signature: str,
 ) -> Iterator[str]:
     for part in filter(None, (model.artifact, model.signature, model.evidence)):
-        if reason := store_fault(part, workspace):
+        if reason := look(part):
             yield f"the {part.kind}: {reason}"
     if signature not in ("verified", "none"):
         yield f"the signature does not hold: {signature}"
     examined = evaluation_of(entries, model.artifact.digest)
-    if examined and (reason := place_fault(examined[1], workspace)):
+    if examined and (reason := look(examined[1])):
         yield f"the evaluation: {reason}"
     for step in steps:
         yield from (f"{step.title}: {reason}" for reason in step.faults)

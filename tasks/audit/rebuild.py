@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.artifacts import Artifact, digest_directory
-from tasks.audit.data import place_fault, whereabouts
+from tasks.audit.data import Look, whereabouts
 from tasks.audit.records import RebuildableRecord, RebuildReport, RebuiltStep
 from tasks.code import code_digest
 from tasks.ledger import Recorded, environment, open_ledger
@@ -27,15 +27,13 @@ SURROUNDINGS = ("platform", "python", "processor", "cores", "accelerators", "loc
 """Of the recorded environment, what may change bits."""
 
 
-def rebuildable(workspace: Workspace, entries: Sequence[Recorded], behind: Ancestry) -> Iterator[RebuildableRecord]:
+def rebuildable(
+    workspace: Workspace, entries: Sequence[Recorded], behind: Ancestry, look: Look
+) -> Iterator[RebuildableRecord]:
     """What each step of a lineage would need and is not there, and what is no longer as it was."""
     for step in behind.steps:
         ran = origin_of(entries, step)
-        missing = [
-            f"the input {edge.role}: {wrong}"
-            for edge in step.entry.inputs
-            if (wrong := place_fault(edge.artifact, workspace))
-        ]
+        missing = [f"the input {edge.role}: {wrong}" for edge in step.entry.inputs if (wrong := look(edge.artifact))]
         settings = settings_of(workspace, entries, ran, step)
         if not settings.is_file():
             missing.append(f"its settings {settings} are missing")

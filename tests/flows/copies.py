@@ -174,7 +174,9 @@ def make_copy(parent: Path) -> Copy:
 def _listed_files() -> list[str]:
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60)
-    return [name for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
+    made_by_runs = {"dvc.lock"}
+    names = [name for name in listed.stdout.split("\0") if name and name not in made_by_runs]
+    return [name for name in names if (REPOSITORY / name).is_file()]
 
 
 def _add_profile(root: Path) -> None:

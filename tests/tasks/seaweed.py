@@ -68,7 +68,7 @@ def seaweed(folder: Path) -> Iterator[S3Server]:
         str(Path(sys.executable).parent / "weed"), "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3}",
         "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={folder / 'identities.json'}",
-        "-master.telemetry=false", "-master.volumeSizeLimitMB=16", "-volume.max=100", "-master.electionTimeout=1s",
+        "-master.telemetry=false", "-master.volumeSizeLimitMB=16", "-volume.max=2000", "-master.electionTimeout=1s",
         "-master.heartbeatInterval=100ms",
     ]  # fmt: skip
     with (folder / "weed.log").open("wb") as log:
