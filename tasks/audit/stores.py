@@ -10,13 +10,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from tasks.artifacts import Artifact, canonical_json, describe, digest_bytes, digest_json
-from tasks.audit.data import place_fault, whereabouts
+from tasks.audit.data import whereabouts
 from tasks.audit.people import title_of
 from tasks.ledger import Recorded
 from tasks.lineage import made, version_entries
 from tasks.pins import Pin, md5_of, pinned_files
 from tasks.signing import public_key, signature_fault
-from tasks.store import fetch
+from tasks.store import fetch, store_fault
 from tasks.workspace import Workspace
 
 
@@ -66,8 +66,10 @@ def _said(facts: tuple[str, int]) -> str:
 
 
 def _fault(artifact: Artifact, workspace: Workspace, cache: Path) -> str | None:
-    wrong = place_fault(artifact, workspace, cache)
-    return wrong or _size_fault(whereabouts(artifact, workspace, cache)[0], artifact)
+    found, wrong = whereabouts(artifact, workspace, cache)
+    if artifact.path is None:  # what was fetched before is no evidence of what lies there
+        wrong = store_fault(artifact, workspace) or wrong
+    return wrong or _size_fault(found, artifact)
 
 
 def _size_fault(place: Artifact, artifact: Artifact) -> str | None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.flows.copies import RECIPE, Copy, digests, make_copy, with_status
@@ -43,16 +44,14 @@ def test_all_of_it_runs_and_lies_on_s3(remote: Copy) -> None:
     assert not (remote.workspace / "ledger").exists() and not (remote.workspace / "mlflow.db").exists()
 
 
-def test_again_nothing_is_computed_anew_and_elsewhere_nothing_is_either(remote: Copy, tmp_path: Path) -> None:
+def test_again_nothing_is_computed_anew(remote: Copy) -> None:
     before = digests(remote.summary())
     again = remote.run()
-    assert with_status(again, "ran") <= {"register"} and digests(again) == before
-    cache = remote.workspace / "cache" / "artifacts"
-    assert cache.is_dir(), "nothing was fetched"
+    assert with_status(again, "ran") == set() and digests(again) == before
 
 
 def test_an_auditor_on_another_machine_has_every_answer(remote: Copy, tmp_path: Path) -> None:
-    """With the public key and the data, and nothing else of the machine that trained."""
+    """From another workspace, which has the public key alone; data sets and run folders are where the ledger says."""
     other = remote.with_variables(R1_HOME=str(tmp_path / "auditor"))
     keys = tmp_path / "auditor" / "keys"
     keys.mkdir(parents=True)
@@ -69,14 +68,8 @@ def test_an_auditor_on_another_machine_has_every_answer(remote: Copy, tmp_path: 
 
 
 def test_rows_are_traced_and_exports_made_from_what_lies_there(remote: Copy, tmp_path: Path) -> None:
-    sample = next(
-        json.loads(remote.python(
-            "import json; from pathlib import Path; import pyarrow.parquet as pq;"
-            "print(json.dumps([r['id'] for f in Path('.r1/cache/artifacts').rglob('curated*.parquet')"
-            " for r in pq.read_table(f, columns=['id']).to_pylist()][:1]))"
-        )).__iter__(), ""
-    )  # fmt: skip
-    assert sample, "the curated set was not fetched by any stage"
+    curated = next((remote.workspace / "cache" / "artifacts").rglob("curated*.parquet"))
+    sample = pq.read_table(curated, columns=["id"]).column("id")[0].as_py()
     traced = remote.r1("trace", sample, "--json")
     assert traced.code == 0, traced.err
     exported = remote.r1("export", "r1", "--format", "all", "--out", str(tmp_path / "out"), "--profile", "micro")
