@@ -24,7 +24,6 @@ class Side:
         self.name = name
         environment = os.environ | {
             "OMP_NUM_THREADS": str(threads),
-            "GOMP_SPINCOUNT": "3000",
             "PYTHONPATH": str(ROOT),
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",

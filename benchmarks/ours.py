@@ -11,7 +11,7 @@ from unittest import mock
 import torch
 
 from benchmarks.duel import play
-from r1kit import models, random
+from r1kit import memory, models, random
 from r1kit.engine import Engine
 from r1kit.grpo_config import GrpoConfig
 from r1kit.rollout import Prompt, roll_out
@@ -95,6 +95,7 @@ def main() -> None:
     kind, settings = sys.argv[1:]
     work = json.loads(Path(settings).read_text())
     torch.set_num_threads(work["threads"])
+    memory.keep_freed()
     with mock.patch("r1kit.sampler.end_token_ids", return_value={-1}) if work.get("to_the_limit") else mock.MagicMock():
         play({"grpo": grpo, "sampling": sampling, "sft": sft}[kind](work))
 

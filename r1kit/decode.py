@@ -39,7 +39,8 @@ class Decoder:
         hidden = hidden_states(model, layout, kept)
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._last = hidden[lengths.cumsum(0) - 1]  # [P, D]
-        self._trunks = [(key.contiguous(), value.contiguous()) for key, value in kept.layers]  # [P, K, L, D]
+        self._trunks = [(key.mT.contiguous(), value.contiguous()) for key, value in kept.layers]
+        """[P, K, D, L] and [P, K, L, D]"""
         self._hidden = layout.hidden
         self._positions = lengths.repeat_interleave(num_samples)
         self._own: list[tuple[Tensor, Tensor]] = []  # [P, K, S, capacity, D]
@@ -109,23 +110,23 @@ class Decoder:
         grouped = query.unflatten(1, (key.shape[1], -1))  # [R, K, G, D]
         grouped = grouped if scaling == 1 else grouped * scaling
         queries = places.fill(grouped).transpose(1, 2).contiguous()  # [P, K, S, G, D]
-        own_key, own_value = self._append(places.fill(key), places.fill(value))  # [P, K, S, T, D]
-        trunk_key, trunk_value = self._trunks[self._layer]
+        own_key, own_value = self._append(places.fill(key), places.fill(value))  # [P K S, T, D]
+        trunk_key, trunk_value = (part.flatten(0, 1) for part in self._trunks[self._layer])  # [P K, D, L], [P K, L, D]
         self._layer += 1
-        num_trunk, shape = trunk_key.shape[2], queries.shape
-        scores = queries.new_empty(*shape[:-1], num_trunk + own_key.shape[3])
-        with_trunk = (queries.flatten(2, 3) @ trunk_key.transpose(-1, -2)).view(*shape[:-1], num_trunk)
+        num_trunk, shape = trunk_value.shape[1], queries.shape
+        by_trunk, by_row = (-1, shape[2] * shape[3]), (-1, shape[3])  # [P K, S G, ...], [P K S, G, ...]
+        to_trunk = queries.flatten(0, 1).flatten(1, 2).bmm(trunk_key)
         if self._hidden is not None:
-            with_trunk.masked_fill_(self._hidden[:, None, None, None], -torch.inf)
-        scores[..., :num_trunk] = with_trunk
-        scores[..., num_trunk:] = queries @ own_key.transpose(-1, -2)
+            to_trunk.unflatten(0, shape[:2]).masked_fill_(self._hidden[:, None, None], -torch.inf)
+        to_own = queries.flatten(0, 2).bmm(own_key.mT)
+        scores = torch.cat([to_trunk.flatten(0, 1), to_own.flatten(0, 1)], -1)  # [P K S G, L + T]
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-        from_trunk = weights[..., :num_trunk].flatten(2, 3) @ trunk_value  # [P, K, S G, D]
-        mixed = from_trunk.view(shape).add_(weights[..., num_trunk:] @ own_value)
-        return places.take(mixed.transpose(1, 2)).flatten(1, 2)
+        mixed = weights.unflatten(0, by_trunk)[..., :num_trunk].bmm(trunk_value).view(-1, *shape[3:])
+        mixed.baddbmm_(weights.unflatten(0, by_row)[..., num_trunk:], own_value)  # [P K S, G, D]
+        return places.take(mixed.view(shape).transpose(1, 2)).flatten(1, 2)
 
     def _append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write this layer's newest key and value, [P, S, K, D]; return all of them, [P, K, S, T, D]."""
+        """Write this layer's newest key and value, [P, S, K, D]; return all of them, [P K S, T, D]."""
         if self._layer == len(self._own):
             groups, samples, heads, width = key.shape
             shape = (groups, heads, samples, _FIRST_CAPACITY, width)
@@ -135,8 +136,9 @@ class Decoder:
         if end > keys.shape[3]:
             keys, values = (torch.cat([buffer, torch.empty_like(buffer)], 3) for buffer in (keys, values))
             self._own[self._layer] = keys, values
-        keys[:, :, :, self._length], values[:, :, :, self._length] = key.transpose(1, 2), value.transpose(1, 2)
-        return keys[:, :, :, :end], values[:, :, :, :end]
+        for buffer, newest in ((keys, key), (values, value)):
+            buffer.select(3, self._length).copy_(newest.transpose(1, 2))
+        return keys.flatten(0, 2)[:, :end], values.flatten(0, 2)[:, :end]
 
 
 class _Places:

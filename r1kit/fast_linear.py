@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+_MANY_ROWS = 24
+"""From so many rows on the plain product with the weight first is the faster one, below it that of a packed weight."""
 _MAX_ROWS = 512
 """Beyond so many rows at once the packed form gains nothing."""
 
@@ -18,25 +20,38 @@ class PackedLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        self._weight, self._bias = weight.detach(), bias
+        self.weight, self.bias = weight.detach(), None if bias is None else bias.detach()
         self._packed: Tensor | None = None
 
-    def __call__(self, rows: Tensor, activation: str = "none") -> Tensor:
-        """[..., in] -> [..., out]; `activation` is none, or `swish`."""
-        if rows.numel() // rows.shape[-1] > _MAX_ROWS:
-            product = nn.functional.linear(rows, self._weight, self._bias)
-            return nn.functional.silu(product) if activation == "swish" else product
-        return torch.ops.mkldnn._linear_pointwise(rows, self._for(rows), self._bias, activation, [], "")
-
-    def with_other(self, rows: Tensor, other: Tensor, operation: str) -> Tensor:
-        """The product added to another tensor (`add`) or multiplied by it (`mul`), in one go."""
-        return torch.ops.mkldnn._linear_pointwise.binary(rows, other, self._for(rows), self._bias, operation)
-
-    def _for(self, rows: Tensor) -> Tensor:
+    def __call__(self, rows: Tensor) -> Tensor:
+        """[..., in] -> [..., out]"""
+        num_rows = rows.numel() // rows.shape[-1]
+        if num_rows > _MAX_ROWS:
+            return nn.functional.linear(rows, self.weight, self.bias)
         if self._packed is None:
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight, rows.numel() // rows.shape[-1])
-        assert self._packed is not None
-        return self._packed
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, num_rows)
+        return torch.ops.mkldnn._linear_pointwise(rows, self._packed, self.bias, "none", [], "")
+
+
+class SwiftLinear(PackedLinear):
+    """A linear layer that for many rows multiplies its plain weight by the rows as columns: nothing is packed.
+
+    Then the result lies in memory column by column. That suits what works on elements, or is a product again.
+    """
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """[R, in] -> [R, out]"""
+        if len(rows) < _MANY_ROWS:
+            return super().__call__(rows)
+        if self.bias is None:
+            return torch.mm(self.weight, rows.t()).t()
+        return torch.addmm(self.bias[:, None], self.weight, rows.t()).t()
+
+    def add_to(self, sums: Tensor, rows: Tensor) -> Tensor:
+        """The product, added to `sums`, [R, out]."""
+        if len(rows) < _MANY_ROWS or self.bias is not None:
+            return self(rows).add_(sums)
+        return torch.addmm(sums.t(), self.weight, rows.t()).t()
 
 
 @contextmanager

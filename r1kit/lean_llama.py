@@ -1,9 +1,9 @@
 """One token a row through the layers of a Llama or a Qwen2, in as few operations as it takes.
 
 A decoding step of a small model costs what its hundreds of small operations cost to start. Here queries, keys and
-values are one product, the scales of norms and of attention are in the weights, a rotation is three operations, and
-additions and activations are part of the products. It is for those two shapes, in float32 on a CPU; every other model
-decodes by its own forward.
+values are one product with the first norm's and attention's scales in its weight, a rotation is three operations, the
+residual is part of the products, and what can be done in place is. It is for those two shapes, in float32 on a CPU;
+every other model decodes by its own forward.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaMLP, LlamaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer, Qwen2MLP, Qwen2RMSNorm
 
-from r1kit.fast_linear import PackedLinear, can_pack
+from r1kit.fast_linear import PackedLinear, SwiftLinear, can_pack
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""Newest queries [R, H, D], keys and values [R, K, D], factor of the scores -> [R, H D]."""
+"""Newest queries [R, H, D], keys and values [R, K, D], factor of the scores -> [R, H, D]."""
 
 _SHAPES = {
     LlamaForCausalLM: (LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm),
@@ -27,7 +28,7 @@ _SHAPES = {
 
 
 class LeanLlama:
-    """Copies of a model's weights, made for decoding. They do not follow the model's: make it anew after an update."""
+    """A model's weights, some of them as copies, made for decoding. Make it anew after an update."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         body: Any = model.base_model
@@ -49,7 +50,7 @@ class LeanLlama:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, D] -> [R, V]"""
-        return self._head(hidden)
+        return self._head(hidden.contiguous())
 
 
 class _Layer:
@@ -61,25 +62,27 @@ class _Layer:
         self._queries, self._keys = (part.out_features // self._width for part in (attention.q_proj, attention.k_proj))
         parts = (attention.q_proj, attention.scaling), (attention.k_proj, 1.0), (attention.v_proj, 1.0)
         weight = torch.cat([part.weight.detach() * scale for part, scale in parts])
-        self._epsilons = layer.input_layernorm.variance_epsilon, layer.post_attention_layernorm.variance_epsilon
         biases = [part.bias.detach() * scale for part, scale in parts if part.bias is not None]
-        self._qkv = PackedLinear(weight * layer.input_layernorm.weight, torch.cat(biases) if biases else None)
-        self._gate, self._up = (
-            PackedLinear(part.weight * layer.post_attention_layernorm.weight, part.bias)
-            for part in (mlp.gate_proj, mlp.up_proj)
+        norm = layer.input_layernorm
+        self._before_attention = norm.variance_epsilon
+        self._qkv = SwiftLinear(weight * norm.weight.detach(), torch.cat(biases) if biases else None)
+        self._before_mlp = layer.post_attention_layernorm
+        self._gate, self._up, self._out, self._down = (
+            SwiftLinear(part.weight, part.bias)
+            for part in (mlp.gate_proj, mlp.up_proj, attention.o_proj, mlp.down_proj)
         )
-        self._out, self._down = (PackedLinear(part.weight, part.bias) for part in (attention.o_proj, mlp.down_proj))
 
     def __call__(self, rows: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
         """[R, D] -> [R, D]; cosine and sine [R, 1, head width], the sine's first half negated."""
-        heads = self._qkv(_normed(rows, self._epsilons[0])).unflatten(1, (-1, self._width))
+        heads = self._qkv(_normed(rows, self._before_attention)).contiguous().unflatten(1, (-1, self._width))
         turned, value = heads[:, : self._queries + self._keys], heads[:, self._queries + self._keys :]
-        turned = torch.addcmul(turned * cosine, turned.roll(self._width // 2, -1), sine)
+        rolled = turned.roll(self._width // 2, -1)
+        turned = turned.mul_(cosine).addcmul_(rolled, sine)
         query, key = turned[:, : self._queries], turned[:, self._queries :]
-        rows = self._out.with_other(attend(query, key, value, 1.0).flatten(1), rows, "add")
-        normed = _normed(rows, self._epsilons[1])
-        between = self._up.with_other(normed, self._gate(normed, "swish"), "mul")
-        return self._down.with_other(between, rows, "add")
+        rows = self._out.add_to(rows, attend(query, key, value, 1.0).flatten(1))
+        normed = _normed(rows, self._before_mlp.variance_epsilon).mul_(self._before_mlp.weight)
+        between = functional.silu(self._gate(normed), inplace=True).mul_(self._up(normed))
+        return self._down.add_to(rows, between)
 
 
 def lean(model: PreTrainedModel) -> LeanLlama | None:
@@ -108,6 +111,6 @@ def _hooked(module: nn.Module) -> bool:
 
 
 def _normed(rows: Tensor, epsilon: float) -> Tensor:
-    """Rows over their root mean square; the norm's weight is in what comes after."""
-    squares = torch.linalg.vector_norm(rows, dim=-1, keepdim=True).square_()
-    return rows * squares.mul_(1 / rows.shape[-1]).add_(epsilon).rsqrt_()
+    """Rows over their root mean square, without the norm's weight."""
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return rows * torch.addcmul(norms.new_tensor(epsilon), norms, norms, value=1 / rows.shape[-1]).rsqrt_()

@@ -14,8 +14,9 @@ def prepare_torch(runtime: RuntimeConfig) -> int:
     """
     import torch
 
-    from r1kit import parallel
+    from r1kit import memory, parallel
 
+    memory.keep_freed()
     threads = int(os.environ.get("R1_THREADS", "0")) or runtime.threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)

@@ -1,12 +1,14 @@
 """Laws of rows laid end to end: each is what it is alone, whatever lies beside it and whatever it shares."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     GPTNeoXConfig,
@@ -160,23 +162,30 @@ def test_a_model_that_attends_otherwise_is_refused() -> None:
 LEAN = {name for name, (kind, _) in FAMILIES.items() if kind in (LlamaConfig, Qwen2Config)}
 
 
+@pytest.mark.parametrize("num_samples", [3, 16], ids=["few rows", "many rows"])
 @pytest.mark.parametrize("light", [True, False], ids=["lean", "by transformers"])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_decoding_gives_the_logits_of_the_whole_sequence_while_rows_leave(name: str, light: bool) -> None:
+def test_decoding_gives_the_logits_of_the_whole_sequence_while_rows_leave(
+    name: str, light: bool, num_samples: int
+) -> None:
     model = _family(name)
     assert (lean(model) is not None) == (name in LEAN)
     prompts = [[5, 6, 7, 8], [9], [10, 11]]
-    rows = [list(prompt) for prompt in prompts for _ in range(3)]
-    alive = torch.arange(9)
-    leaving = {2: [0, 1, 2, 4, 5, 6, 8], 4: [1, 2, 3, 5], 5: [1, 3]}
+    rows = [list(prompt) for prompt in prompts for _ in range(num_samples)]
+    alive = torch.arange(len(rows))
+    leaving: dict[int, Callable[[Tensor], Tensor]] = {  # first two, then most, last a whole group
+        2: lambda row: (row != 3) & (row != 7),
+        4: lambda row: row % 5 < 2,
+        5: lambda row: row >= num_samples,
+    }
     with torch.no_grad(), packed_linears(model):
-        decoder = Decoder(model, prompts, 3, lean(model) if light else None)
+        decoder = Decoder(model, prompts, num_samples, lean(model) if light else None)
         logits = decoder.first_logits()
         for step in range(8):
-            expected = torch.stack([model(torch.tensor([rows[row]])).logits[0, -1] for row in alive.tolist()])
-            assert torch.allclose(logits, expected, atol=1e-5)
+            whole = [model(torch.tensor([rows[row]])).logits[0, -1] for row in alive.tolist()]
+            assert torch.allclose(logits, torch.stack(whole), atol=1e-5)
             if step in leaving:
-                kept = torch.tensor(leaving[step])
+                kept = leaving[step](alive).nonzero().squeeze(1)
                 alive = alive[kept]
                 decoder.keep(kept)
             tokens = (alive * 7 + step * 3) % VOCABULARY
