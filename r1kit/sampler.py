@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from r1kit import chat, random
 from r1kit.decode import Decoder
-from r1kit.fast_linear import packed_linears
+from r1kit.fast_linear import packed_linears, swift_count
 from r1kit.lean_llama import LeanLlama, lean
 from r1kit.schema import Section
 
@@ -139,8 +139,9 @@ def _sample_batch(
         num_alive = int(alive.sum())
         if num_alive == 0 or step + 1 == config.max_tokens:
             break
-        if num_alive <= len(rows) * (1 - _COMPACT_SHARE):
-            keep = alive.nonzero().squeeze(1)
+        stay = swift_count(num_alive)
+        if stay <= len(rows) * (1 - _COMPACT_SHARE):
+            keep = alive.sort(descending=True, stable=True).indices[:stay].sort().values  # some that are done may stay
             kept = keep.to(drawn.device)
             rows, alive, drawn = rows[keep], alive[keep], drawn[kept]
             decoder.keep(kept)

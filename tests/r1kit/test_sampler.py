@@ -33,6 +33,17 @@ def test_order_and_company_of_prompts_do_not_change_what_is_drawn() -> None:
     assert [c.token_ids for c in forward[0]] == [c.token_ids for c in backward[-1]]
 
 
+def test_many_answers_that_end_one_by_one_are_what_they_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("r1kit.sampler.end_token_ids", lambda _: set(range(24)))
+    prompts = [[number, number + 1, number + 2] for number in range(30, 48)]
+    config = SamplingConfig(max_tokens=40)
+    together, alone = _draw_all(config, 128, prompts), _draw_all(config, 4, prompts)
+    assert [[c.token_ids for c in group] for group in together] == [[c.token_ids for c in group] for group in alone]
+    lengths = {len(c.token_ids) for group in together for c in group}
+    assert len(lengths) > 10
+    assert all(c.finished or len(c.token_ids) == 40 for group in together for c in group)
+
+
 def test_another_step_draws_anew() -> None:
     config = SamplingConfig(max_tokens=12)
     assert _draw_all(config, 64)[0] != _draw_all(config, 64, step=1)[0]
