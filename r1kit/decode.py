@@ -10,7 +10,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from r1kit.lean_llama import LeanLlama
 from r1kit.ragged import KeyValues, attention_by, base_model, check_plain, hidden_states, lay_out
 
-_FIRST_CAPACITY = 32
+_FIRST_CAPACITY = 64
 """Tokens of an answer that the buffers hold at first; they double when full."""
 
 

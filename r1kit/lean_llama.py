@@ -65,7 +65,8 @@ class _Layer:
         biases = [part.bias.detach() * scale for part, scale in parts if part.bias is not None]
         norm = layer.input_layernorm
         self._before_attention = norm.variance_epsilon
-        self._qkv = SwiftLinear(weight * norm.weight.detach(), torch.cat(biases) if biases else None)
+        weight = (weight * norm.weight.detach()).t().contiguous().t()  # column by column it multiplies a little faster
+        self._qkv = SwiftLinear(weight, torch.cat(biases) if biases else None)
         self._before_mlp = layer.post_attention_layernorm
         self._gate, self._up, self._out, self._down = (
             SwiftLinear(part.weight, part.bias)
