@@ -1,6 +1,7 @@
 """Decoding groups of answers token by token: the prompt's keys and values once a group, an answer's in one buffer."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from r1kit.lean_llama import LeanLlama
-from r1kit.ragged import KeyValues, attention_by, base_model, check_plain, hidden_states, lay_out
+from r1kit.ragged import KeyValues, attend, attention_by, base_model, check_plain, hidden_states, lay_out
 
 _FIRST_CAPACITY = 64
 """Tokens of an answer that the buffers hold at first; they double when full."""
@@ -36,7 +37,10 @@ class Decoder:
         self._lean = lean
         layout = lay_out([(prompt, ()) for prompt in prompts], device)
         kept = KeyValues()
-        hidden = hidden_states(model, layout, kept)
+        if lean is None:
+            hidden = hidden_states(model, layout, kept)
+        else:
+            hidden = lean.hidden(layout.ids, layout.positions, partial(attend, layout=layout, keep=kept))
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._last = hidden[lengths.cumsum(0) - 1]  # [P, D]
         self._trunks = [(key.mT.contiguous(), value.contiguous()) for key, value in kept.layers]

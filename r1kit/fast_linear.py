@@ -9,6 +9,8 @@ from torch import Tensor, nn
 _MANY_ROWS = 24
 _ROWS_TOGETHER = 8
 """From so many rows on, and where they come in eights, the plain product with the weight first is the faster one."""
+_FEW_ROWS = 128
+"""For more rows that do not come in eights, the plain product does without a packed copy."""
 _MAX_ROWS = 512
 """Beyond so many rows at once the packed form gains nothing."""
 
@@ -48,16 +50,22 @@ class SwiftLinear(PackedLinear):
     def __call__(self, rows: Tensor) -> Tensor:
         """[R, in] -> [R, out]"""
         if not _many(rows):
-            return super().__call__(rows)
+            few = len(rows) <= _FEW_ROWS
+            return super().__call__(rows) if few else nn.functional.linear(rows, self.weight, self.bias)
         if self.bias is None:
             return torch.mm(self.weight, rows.t()).t()
         return torch.addmm(self.bias[:, None], self.weight, rows.t()).t()
 
     def add_to(self, sums: Tensor, rows: Tensor) -> Tensor:
-        """The product, added to `sums`, [R, out]."""
+        """The product added to `sums`, [R, out], which may be changed."""
         if not _many(rows) or self.bias is not None:
             return self(rows).add_(sums)
-        return torch.addmm(sums.t(), self.weight, rows.t()).t()
+        return sums.t().addmm_(self.weight, rows.t()).t()
+
+
+def swift_order(rows: Tensor) -> Tensor:
+    """Rows, [R, D], in the order in memory that a `SwiftLinear` gives so many of them."""
+    return rows.t().contiguous().t() if _many(rows) else rows.contiguous()
 
 
 def _many(rows: Tensor) -> bool:

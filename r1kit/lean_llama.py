@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM
 from transformers.models.llama.modeling_llama import LlamaAttention, LlamaDecoderLayer, LlamaMLP, LlamaRMSNorm
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2DecoderLayer, Qwen2MLP, Qwen2RMSNorm
 
-from r1kit.fast_linear import PackedLinear, SwiftLinear, can_pack
+from r1kit.fast_linear import PackedLinear, SwiftLinear, can_pack, swift_order
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """Newest queries [R, H, D], keys and values [R, K, D], factor of the scores -> [R, H, D]."""
@@ -40,13 +40,13 @@ class LeanLlama:
 
     def hidden(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """[R] tokens at their [R] positions -> [R, D] last hidden states."""
-        rows = self._embedding[tokens]
+        rows = swift_order(self._embedding[tokens])
         cosine, sine = (part[0, :, None] for part in self._rotary(rows, positions[None]))  # [R, 1, D]
         half = sine.shape[-1] // 2
         sine = torch.cat([-sine[..., :half], sine[..., half:]], -1)
         for layer in self._layers:
             rows = layer(rows, cosine, sine, attend)
-        return _normed(rows, self._norm.variance_epsilon) * self._norm.weight
+        return _normed(rows, self._norm.variance_epsilon).mul_(self._norm.weight)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[R, D] -> [R, V]"""
@@ -76,10 +76,10 @@ class _Layer:
     def __call__(self, rows: Tensor, cosine: Tensor, sine: Tensor, attend: Attend) -> Tensor:
         """[R, D] -> [R, D]; cosine and sine [R, 1, head width], the sine's first half negated."""
         heads = self._qkv(_normed(rows, self._before_attention)).contiguous().unflatten(1, (-1, self._width))
-        turned, value = heads[:, : self._queries + self._keys], heads[:, self._queries + self._keys :]
+        turned = heads[:, : self._queries + self._keys]
         rolled = turned.roll(self._width // 2, -1)
-        turned = turned.mul_(cosine).addcmul_(rolled, sine)
-        query, key = turned[:, : self._queries], turned[:, self._queries :]
+        turned.mul_(cosine).addcmul_(rolled, sine)
+        query, key, value = heads.split([self._queries, self._keys, self._keys], 1)
         rows = self._out.add_to(rows, attend(query, key, value, 1.0).flatten(1))
         normed = _normed(rows, self._before_mlp.variance_epsilon).mul_(self._before_mlp.weight)
         between = functional.silu(self._gate(normed), inplace=True).mul_(self._up(normed))
@@ -113,5 +113,4 @@ def _hooked(module: nn.Module) -> bool:
 
 def _normed(rows: Tensor, epsilon: float) -> Tensor:
     """Rows over their root mean square, without the norm's weight."""
-    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return rows * torch.addcmul(norms.new_tensor(epsilon), norms, norms, value=1 / rows.shape[-1]).rsqrt_()
+    return rows * rows.square().sum(-1, keepdim=True).mul_(1 / rows.shape[-1]).add_(epsilon).rsqrt_()

@@ -203,22 +203,33 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """What transformers calls in every layer: query [1, H, N, D], key and value [1, K, N, D] -> [1, N, H, D]."""
     check_plain(module, ragged.longest, dropout, others)
-    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))  # [N, heads, D]
-    q, k, v = (_Pad.apply(part, ragged.trunks).transpose(1, 2) for part in (queries, keys, values))  # [P, heads, L, D]
-    if ragged_keep is not None:
-        ragged_keep.layers.append((k, v))
+    queries, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
+    return attend(queries, keys, values, scaling, ragged, ragged_keep)[None], None
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, scaling: float, layout: Layout, keep: KeyValues | None = None
+) -> Tensor:
+    """Attention of all tokens in one layer: queries [N, H, D], keys and values [N, K, D] -> [N, H, D].
+
+    Args:
+        scaling: of the scores.
+        keep: takes the trunks' keys and values, [P, K, L, D].
+    """
+    q, k, v = (_Pad.apply(part, layout.trunks).transpose(1, 2) for part in (queries, keys, values))  # [P, heads, L, D]
+    if keep is not None:
+        keep.layers.append((k, v))
     output = functional.scaled_dot_product_attention(
         q, k, v, is_causal=True, scale=scaling, enable_gqa=q.shape[1] != k.shape[1]
     )
-    output = _Unpad.apply(output.transpose(1, 2), ragged.trunks)
+    output = _Unpad.apply(output.transpose(1, 2), layout.trunks)
     outputs = [output]
-    for part in ragged.branches:
+    for part in layout.branches:
         own = [_Pad.apply(tokens, part.padding) for tokens in (queries, keys, values)]  # [P, S, T, heads, D]
         trunk = [tensor if len(part.trunks) == len(k) else tensor.index_select(0, part.trunks) for tensor in (k, v)]
         branched = _BranchAttention.apply(*own, *trunk, part.hidden, scaling)
         outputs.append(_Unpad.apply(branched, part.padding))
-    output = torch.cat(outputs) if len(outputs) > 1 else output
-    return output[None], None
+    return torch.cat(outputs) if len(outputs) > 1 else output
 
 
 AttentionInterface.register("r1kit_ragged", _attend)

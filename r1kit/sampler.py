@@ -176,7 +176,8 @@ def draw(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> tuple[Tenso
     if config.top_p < 1:
         probability = probability.where(probability >= _nucleus_floor(probability, config.top_p), 0.0)
     width = probability.shape[1]
-    blocks = functional.pad(probability, (0, -width % _BLOCK)).unflatten(1, (-1, _BLOCK))  # [rows, blocks, _BLOCK]
+    padded = functional.pad(probability, (0, -width % _BLOCK)) if width % _BLOCK else probability
+    blocks = padded.unflatten(1, (-1, _BLOCK))  # [rows, blocks, _BLOCK]
     ends = blocks.sum(-1).double().cumsum(-1)
     target = uniform.to(ends.device)[:, None] * ends[:, -1:] * (1 - 1e-12)
     block = torch.searchsorted(ends, target, right=True).clamp(max=ends.shape[1] - 1)  # [rows, 1]
