@@ -100,7 +100,7 @@ def sft_rows() -> Iterator[Row]:
     given = {
         "model": str(smol),
         "rows": rows,
-        "config": {"batch_size": 28, "micro_batch_tokens": 2048},
+        "config": {"batch_size": 28, "micro_batch_tokens": 1024},  # as many at once as the rival
         "packs": 4,
         "pack_tokens": 1024,
     }

@@ -1,5 +1,6 @@
 """Decoding groups of answers token by token: the prompt's keys and values once a group, an answer's in one buffer."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -44,7 +45,7 @@ class Decoder:
         lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._last = hidden[lengths.cumsum(0) - 1]  # [P, D]
         self._trunks = [(key.mT.contiguous(), value.contiguous()) for key, value in kept.layers]
-        """[P, K, D, L] and [P, K, L, D]"""
+        """[P, K, D, L] and [P, K, L, D] a layer"""
         self._hidden = layout.hidden
         self._positions = lengths.repeat_interleave(num_samples)
         self._own: list[tuple[Tensor, Tensor]] = []  # [P, K, S, capacity, D]
@@ -102,9 +103,11 @@ class Decoder:
         before, now = self._places, _Places(group)
         source, target = before.of_row[rows], now.of_row
         where = before.shape, source, now.shape, target, self._length
-        self._own = [(_moved(key, *where), _moved(value, *where)) for key, value in self._own]
+        for layer, (key, value) in enumerate(self._own):
+            self._own[layer] = _moved(key, *where), _moved(value, *where)
         if len(groups) < before.shape[0]:
-            self._trunks = [(key[groups], value[groups]) for key, value in self._trunks]
+            for layer, (key, value) in enumerate(self._trunks):
+                self._trunks[layer] = key[groups], value[groups]
             self._hidden = None if self._hidden is None else self._hidden[groups]
         self._positions, self._group, self._places = self._positions[rows], group, now
 
@@ -172,10 +175,12 @@ class _Places:
 def _moved(
     buffer: Tensor, before: tuple[int, int], source: Tensor, now: tuple[int, int], target: Tensor, length: int
 ) -> Tensor:
-    """A buffer [P, K, S, capacity, D] for other places, with the first `length` tokens of what moves there."""
-    result = buffer.new_zeros(now[0], buffer.shape[1], now[1], *buffer.shape[3:])
-    old = (source // before[1], slice(None), source % before[1], slice(length))
-    result[target // now[1], :, target % now[1], :length] = buffer[old]
+    """A buffer [P, K, S, capacity, D] for other, not more places, in its own memory, with the first `length` tokens of
+    what moves there."""
+    shape = (now[0], buffer.shape[1], now[1], *buffer.shape[3:])
+    moving = buffer[source // before[1], :, source % before[1], :length]
+    result = buffer.view(-1)[: math.prod(shape)].view(shape)
+    result[target // now[1], :, target % now[1], :length] = moving
     return result
 
 

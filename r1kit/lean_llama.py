@@ -1,4 +1,4 @@
-"""One token a row through the layers of a Llama or a Qwen2, in as few operations as it takes.
+"""Tokens through the layers of a Llama or a Qwen2 without gradients, in as few operations as it takes.
 
 A decoding step of a small model costs what its hundreds of small operations cost to start. Here queries, keys and
 values are one product with the first norm's and attention's scales in its weight, a rotation is three operations, the
@@ -19,7 +19,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2Decode
 from r1kit.fast_linear import PackedLinear, SwiftLinear, can_pack, swift_order
 
 Attend = Callable[[Tensor, Tensor, Tensor, float], Tensor]
-"""Newest queries [R, H, D], keys and values [R, K, D], factor of the scores -> [R, H, D]."""
+"""The tokens' queries [R, H, D], keys and values [R, K, D], factor of the scores -> [R, H, D]."""
 
 _SHAPES = {
     LlamaForCausalLM: (LlamaDecoderLayer, LlamaAttention, LlamaMLP, LlamaRMSNorm),
