@@ -33,10 +33,10 @@ class Side:
         )
         self._told("ready")
 
-    def round(self) -> dict[str, Any]:
-        """Play one round."""
+    def round(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        """Play one round, knowing what the other side `told` of it, where that came first."""
         assert self._process.stdin is not None
-        self._process.stdin.write("round\n")
+        self._process.stdin.write(json.dumps(told) + "\n")
         self._process.stdin.flush()
         return self._told("seconds")
 
@@ -57,12 +57,13 @@ class Side:
         raise RuntimeError(f"{self.name} ended early: {self._process.stderr.read()[-3000:]}")
 
 
-def play(one_round: Callable[[], Mapping[str, Any]]) -> None:
-    """A side's own loop: one round for every line that comes in."""
+def play(one_round: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+    """A side's own loop: one round for every line that comes in, which says what the other side told of it."""
     print(json.dumps({"ready": True}), flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        given = json.loads(line)
         started = time.perf_counter()
-        told = dict(one_round())
+        told = dict(one_round(given))
         report(time.perf_counter() - started, told)
 
 
@@ -89,8 +90,8 @@ def duel(
     sides = Side("r1kit", ours, threads), Side("the rival", theirs, threads)
     seen: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for number in range(rounds + 1):
-        for side, told in zip(sides, seen, strict=True):
-            told.append(side.round())
+        seen[0].append(sides[0].round({}))
+        seen[1].append(sides[1].round(seen[0][-1]))
         last = seen[0][-1], seen[1][-1]
         seconds = f"{last[0]['seconds']:.2f} s against {last[1]['seconds']:.2f} s"
         say(f"{row}: {'warm-up' if number == 0 else f'round {number} of {rounds}'}: {seconds}")

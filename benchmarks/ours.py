@@ -20,7 +20,7 @@ from r1kit.sampler import Completion, SamplingConfig, sample
 from r1kit.sft import Example, SftConfig, _accumulate
 from r1kit.update import update
 
-Round = Callable[[], Mapping[str, Any]]
+Round = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def grpo(work: dict[str, Any]) -> Round:
@@ -39,7 +39,7 @@ def grpo(work: dict[str, Any]) -> Round:
     def reward(_: Sequence[Problem], completions: Sequence[Completion]) -> list[dict[str, float]]:
         return [{"accuracy": float(place % 2)} for place in range(len(completions))]
 
-    def step() -> dict[str, Any]:
+    def step(_: Mapping[str, Any]) -> dict[str, Any]:
         number = next(steps)
         started = time.perf_counter()
         rollout = roll_out(policy, tokenizer, prompts, reward, config, seed=0, step=number)
@@ -60,12 +60,14 @@ def sampling(work: dict[str, Any]) -> Round:
     config = SamplingConfig(max_tokens=work["max_tokens"])
     steps = iter(range(1 << 30))
 
-    def step() -> dict[str, Any]:
+    def step(_: Mapping[str, Any]) -> dict[str, Any]:
         groups = sample(
             policy, tokenizer, prompts, work["samples"], config,
             seed=0, step=next(steps), prompt_keys=range(len(prompts)),
         )  # fmt: skip
-        return {"tokens": sum(len(completion.token_ids) for group in groups for completion in group)}
+        lengths = [len(completion.token_ids) for group in groups for completion in group]
+        assert not work.get("to_the_limit") or set(lengths) == {config.max_tokens}
+        return {"tokens": sum(lengths), "lengths": lengths}
 
     return step
 
@@ -81,7 +83,7 @@ def sft(work: dict[str, Any]) -> Round:
     steps = iter(range(1 << 30))
     model.train()
 
-    def step() -> dict[str, Any]:
+    def step(_: Mapping[str, Any]) -> dict[str, Any]:
         batch = [rows[place] for place in order.take(next(steps) * config.batch_size, config.batch_size)]
         _accumulate(engine, batch, config.micro_batch_tokens)
         engine.step(1e-6)

@@ -9,13 +9,20 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset  # pyright: ignore[reportMissingImports]  (TRL's environment has it)
 from duel import play, report  # pyright: ignore[reportMissingImports]  (the script's own folder)
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, TrainerCallback
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    StoppingCriteriaList,
+    TrainerCallback,
+)
 from transformers.utils.logging import disable_progress_bar
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer  # pyright: ignore[reportMissingImports]  (likewise)
 
@@ -102,23 +109,28 @@ def sft(work: dict[str, Any], folder: str) -> None:
 
 
 def sampling(work: dict[str, Any], _: str) -> None:
-    """`generate` over all rows at once."""
+    """`generate` over all rows at once, each as long as r1kit's was in the same round."""
     model: Any = AutoModelForCausalLM.from_pretrained(work["model"], dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(work["model"], padding_side="left")
+    model.generation_config.eos_token_id = None
     texts = [text for text in work["prompts"] for _ in range(work["samples"])]
     batch = tokenizer(texts, return_tensors="pt", padding=True)
-    limit, end = work["max_tokens"], tokenizer.eos_token_id
+    width = batch["input_ids"].shape[1]
     config = GenerationConfig(
-        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=limit, eos_token_id=end, pad_token_id=end,
-        min_new_tokens=limit if work.get("to_the_limit") else None,
+        do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=work["max_tokens"], eos_token_id=None,
+        pad_token_id=tokenizer.eos_token_id,
     )  # fmt: skip
 
-    def step() -> dict[str, Any]:
+    def step(told: Mapping[str, Any]) -> dict[str, Any]:
+        ends = width + torch.tensor(told["lengths"])
+
+        def ended(tokens: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
+            return tokens.shape[1] >= ends
+
         with torch.no_grad():
-            output = model.generate(**batch, generation_config=config)
-        new = output[:, batch["input_ids"].shape[1] :]
-        ends = (new == end).int().cumsum(1)
-        return {"tokens": int(((ends == 0) | ((ends == 1) & (new == end))).sum())}  # up to the first end token
+            output = model.generate(**batch, generation_config=config, stopping_criteria=StoppingCriteriaList([ended]))
+        assert output.shape[1] == int(ends.max())
+        return {"tokens": told["tokens"]}
 
     play(step)
 
