@@ -19,8 +19,9 @@ _FIRST_CAPACITY = 64
 class Decoder:
     """R answers to P prompts, one token further at each call. Rows that are done can leave.
 
-    Attention works on places, [P, S] for up to S answers still open to a prompt: so a prompt's keys and values are read
-    once for all of them. Places that nobody has are computed and not used.
+    A prompt's keys and values are read once for all answers still open to it, at [P, S] places. Where prompts have
+    different numbers of them some places are empty: those are computed and not used. An answer's own keys and values
+    are read for it alone.
     """
 
     def __init__(
@@ -48,10 +49,11 @@ class Decoder:
         """[P, K, D, L] and [P, K, L, D] a layer"""
         self._hidden = layout.hidden
         self._positions = lengths.repeat_interleave(num_samples)
-        self._own: list[tuple[Tensor, Tensor]] = []  # [P, K, S, capacity, D]
+        self._own: list[tuple[Tensor, Tensor]] = []
+        """[R K, capacity, D] keys and values a layer, in the entries' order"""
         self._group = torch.arange(len(prompts), device=device).repeat_interleave(num_samples)
         self._num_samples = num_samples
-        self._places = _Places(self._group)
+        self._places = _Places(self._group, kept.layers[0][0].shape[1])
         self.longest = layout.longest
         """Tokens of the longest row, with its prompt."""
         self._length = 0
@@ -100,11 +102,10 @@ class Decoder:
             rows: indices, ascending.
         """
         groups, group = self._group[rows].unique(return_inverse=True)
-        before, now = self._places, _Places(group)
-        source, target = before.of_row[rows], now.of_row
-        where = before.shape, source, now.shape, target, self._length
+        before, now = self._places, _Places(group, self._places.shape[1])
+        source = before.entry_of(rows)[now.source]
         for layer, (key, value) in enumerate(self._own):
-            self._own[layer] = _moved(key, *where), _moved(value, *where)
+            self._own[layer] = _moved(key, source, self._length), _moved(value, source, self._length)
         if len(groups) < before.shape[0]:
             for layer, (key, value) in enumerate(self._trunks):
                 self._trunks[layer] = key[groups], value[groups]
@@ -114,73 +115,98 @@ class Decoder:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
         """One layer's attention of the newest tokens: [R, H, D], [R, K, D], [R, K, D] -> [R, H, D]."""
         places = self._places
-        grouped = query.unflatten(1, (key.shape[1], -1))  # [R, K, G, D]
+        num_prompts, num_keys, num_samples = places.shape
+        grouped = query.unflatten(1, (num_keys, -1))  # [R, K, G, D]
         grouped = grouped if scaling == 1 else grouped * scaling
-        queries = places.fill(grouped).transpose(1, 2).contiguous()  # [P, K, S, G, D]
-        own_key, own_value = self._append(places.fill(key), places.fill(value))  # [P K S, T, D]
+        queries = places.entries(grouped).reshape(-1, *grouped.shape[2:])  # [R K, G, D]
+        own_key, own_value = self._append(key, value)  # [R K, T, D]
         trunk_key, trunk_value = (part.flatten(0, 1) for part in self._trunks[self._layer])  # [P K, D, L], [P K, L, D]
         self._layer += 1
-        num_trunk, shape = trunk_value.shape[1], queries.shape
-        by_trunk, by_row = (-1, shape[2] * shape[3]), (-1, shape[3])  # [P K, S G, ...], [P K S, G, ...]
-        to_trunk = queries.flatten(0, 1).flatten(1, 2).bmm(trunk_key)
+        by_trunk, num_trunk = (num_prompts * num_keys, num_samples), trunk_value.shape[1]
+        to_trunk = places.spread(queries).unflatten(0, by_trunk).flatten(1, 2).bmm(trunk_key)  # [P K, S G, L]
         if self._hidden is not None:
-            to_trunk.unflatten(0, shape[:2]).masked_fill_(self._hidden[:, None, None], -torch.inf)
-        to_own = queries.flatten(0, 2).bmm(own_key.mT)
-        scores = torch.cat([to_trunk.flatten(0, 1), to_own.flatten(0, 1)], -1)  # [P K S G, L + T]
+            to_trunk.unflatten(0, (num_prompts, num_keys)).masked_fill_(self._hidden[:, None, None], -torch.inf)
+        to_trunk = places.gather(to_trunk.unflatten(1, (num_samples, -1)).flatten(0, 1))
+        to_own = queries.bmm(own_key.mT)
+        scores = torch.cat([to_trunk, to_own], -1)  # [R K, G, L + T]
         weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-        mixed = weights.unflatten(0, by_trunk)[..., :num_trunk].bmm(trunk_value).view(-1, *shape[3:])
-        mixed.baddbmm_(weights.unflatten(0, by_row)[..., num_trunk:], own_value)  # [P K S, G, D]
-        return places.take(mixed.view(shape).transpose(1, 2)).flatten(1, 2)
+        from_trunk = places.spread(weights[..., :num_trunk]).unflatten(0, by_trunk).flatten(1, 2).bmm(trunk_value)
+        mixed = places.gather(from_trunk.unflatten(1, (num_samples, -1)).flatten(0, 1))
+        mixed.baddbmm_(weights[..., num_trunk:], own_value)  # [R K, G, D]
+        return places.rows(mixed).flatten(1, 2)
 
     def _append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write this layer's newest key and value, [P, S, K, D]; return all of them, [P K S, T, D]."""
+        """Write this layer's newest key and value, [R, K, D]; return all of them, [R K, T, D]."""
         if self._layer == len(self._own):
-            groups, samples, heads, width = key.shape
-            shape = (groups, heads, samples, _FIRST_CAPACITY, width)
+            shape = (key.shape[0] * key.shape[1], _FIRST_CAPACITY, key.shape[2])
             self._own.append((key.new_empty(shape), value.new_empty(shape)))
         keys, values = self._own[self._layer]
         end = self._length + 1
-        if end > keys.shape[3]:
-            keys, values = (torch.cat([buffer, torch.empty_like(buffer)], 3) for buffer in (keys, values))
+        if end > keys.shape[1]:
+            keys, values = (torch.cat([buffer, torch.empty_like(buffer)], 1) for buffer in (keys, values))
             self._own[self._layer] = keys, values
-        for buffer, newest in ((keys, key), (values, value)):
-            buffer.select(3, self._length).copy_(newest.transpose(1, 2))
-        return keys.flatten(0, 2)[:, :end], values.flatten(0, 2)[:, :end]
+        for buffer, rows in ((keys, key), (values, value)):
+            newest = self._places.entries(rows)
+            buffer[:, self._length].view(newest.shape).copy_(newest)
+        return keys[:, :end], values[:, :end]
 
 
 class _Places:
-    """Rows at [P, S] places: as they stand while every group has as many, else the first ones of each group."""
+    """The order of R rows with K key heads each in attention.
 
-    def __init__(self, group: Tensor) -> None:
+    *Entries*, one for each row and key head, stand by prompt, then head, then row. Trunks see them at [P, K, S] places:
+    as they stand while every prompt has as many rows; else some places stay empty.
+    """
+
+    def __init__(self, group: Tensor, num_keys: int) -> None:
+        """
+        Args:
+            group: [R] each row's prompt, ascending.
+        """
         counts = group.bincount()
-        self.shape = (len(counts), int(counts.max()))
-        self._full = bool((counts == self.shape[1]).all())
+        self.shape = (len(counts), num_keys, int(counts.max()))
+        self._full = bool((counts == self.shape[2]).all())
         starts = counts.cumsum(0) - counts
-        rows = torch.arange(len(group), device=group.device)
-        self.of_row = group * self.shape[1] + rows - starts[group]
-        """[R] place of each row, counted through."""
-        self._row = torch.zeros(self.shape[0] * self.shape[1], dtype=torch.long, device=group.device)
-        self._row[self.of_row] = rows
+        slot = torch.arange(len(group), device=group.device) - starts[group]
+        heads = torch.arange(num_keys, device=group.device)
+        place = ((group[:, None] * num_keys + heads) * self.shape[2] + slot[:, None]).flatten()  # [R K], by row
+        self.source = place.argsort()
+        """[R K] which row's which head each entry is, counted through by row."""
+        self._entry = self.source.argsort()
+        self._place = place[self.source]
+        self._at_place = torch.zeros(math.prod(self.shape), dtype=torch.long, device=group.device)
+        self._at_place[self._place] = torch.arange(len(place), device=group.device)
 
-    def fill(self, rows: Tensor) -> Tensor:
-        """[R, ...] -> [P, S, ...]; what nobody has holds some row."""
-        return (rows if self._full else rows.index_select(0, self._row)).unflatten(0, self.shape)
+    def entry_of(self, rows: Tensor) -> Tensor:
+        """[R'] some rows -> [R' K] the entries of their heads."""
+        return self._entry.view(-1, self.shape[1])[rows].flatten()
 
-    def take(self, places: Tensor) -> Tensor:
-        """[P, S, ...] -> [R, ...]"""
-        rows = places.flatten(0, 1)
-        return rows if self._full else rows.index_select(0, self.of_row)
+    def entries(self, rows: Tensor) -> Tensor:
+        """[R, K, ...] -> the entries, [R K, ...], or [P, K, S, ...] where no place is empty."""
+        if self._full:
+            return rows.unflatten(0, (self.shape[0], self.shape[2])).transpose(1, 2)
+        return rows.flatten(0, 1).index_select(0, self.source)
+
+    def rows(self, entries: Tensor) -> Tensor:
+        """[R K, ...] -> [R, K, ...]"""
+        if self._full:
+            return entries.unflatten(0, self.shape).transpose(1, 2).flatten(0, 1)
+        return entries.index_select(0, self._entry).unflatten(0, (-1, self.shape[1]))
+
+    def spread(self, entries: Tensor) -> Tensor:
+        """[R K, ...] -> [P K S, ...]; what is empty holds some entry."""
+        return entries if self._full else entries.index_select(0, self._at_place)
+
+    def gather(self, places: Tensor) -> Tensor:
+        """[P K S, ...] -> [R K, ...]"""
+        return places if self._full else places.index_select(0, self._place)
 
 
-def _moved(
-    buffer: Tensor, before: tuple[int, int], source: Tensor, now: tuple[int, int], target: Tensor, length: int
-) -> Tensor:
-    """A buffer [P, K, S, capacity, D] for other, not more places, in its own memory, with the first `length` tokens of
-    what moves there."""
-    shape = (now[0], buffer.shape[1], now[1], *buffer.shape[3:])
-    moving = buffer[source // before[1], :, source % before[1], :length]
-    result = buffer.view(-1)[: math.prod(shape)].view(shape)
-    result[target // now[1], :, target % now[1], :length] = moving
+def _moved(buffer: Tensor, source: Tensor, length: int) -> Tensor:
+    """A buffer [R K, capacity, D] with those of its entries alone, in its own memory and up to `length` tokens."""
+    moving = buffer[source, :length]
+    result = buffer[: len(source)]
+    result[:, :length] = moving
     return result
 
 
