@@ -106,12 +106,14 @@ def _length_rewards(completions: Sequence[Completion], config: GrpoConfig) -> Te
 
 
 def describe(rollout: Rollout, config: GrpoConfig) -> dict[str, float]:
-    """What a rollout shows: mean reward and components, length, truncation, groups without variance."""
+    """What a rollout shows: mean reward and components, length, truncation, groups without variance, and the mean
+    log-probability of a sampled token (nats)."""
     lengths = [len(completion.token_ids) for completion in rollout.completions]
     spread = rollout.rewards.amax(1) - rollout.rewards.amin(1)
     metrics = {
         "reward": float(rollout.rewards.mean()),
         "response_tokens": sum(lengths) / len(lengths),
+        "sampled_logprob": sum(sum(completion.logprobs) for completion in rollout.completions) / sum(lengths),
         "truncated_share": sum(not c.finished for c in rollout.completions) / len(lengths),
         "zero_variance_share": float((spread == 0).double().mean()),
     }

@@ -73,8 +73,10 @@ class Watch(Section):
     """Mean of each reward component when it was last seen."""
 
     def after_update(self, metrics: Mapping[str, float]) -> "Watch":
-        """After a step of any training: whether its `loss` and `gradient_norm` are finite."""
-        finite = all(math.isfinite(metrics[name]) for name in ("loss", "gradient_norm") if name in metrics)
+        """After a step of any training: whether its `loss` and `gradient_norm` are finite, and in RL what was sampled: a
+        model of NaN gives all answers of a group the same token, and then no loss would show it."""
+        signs = ("loss", "gradient_norm", "sampled_logprob")
+        finite = all(math.isfinite(metrics[name]) for name in signs if name in metrics)
         return self._counted({"nonfinite": not finite})
 
     def after_rollout(self, metrics: Mapping[str, float], config: WatchConfig, weights: Mapping[str, float]) -> "Watch":
@@ -122,7 +124,7 @@ class Watch(Section):
 
     def _words(self, sign: str, component: str, count: int, config: FiniteWatch) -> str:
         seen = {
-            "nonfinite": "the loss or its gradient was not finite",
+            "nonfinite": "the loss, its gradient or what was sampled was not finite",
             "truncated": "nearly all completions were cut at the token limit",
             "zero_variance": "nearly no group had variance, so that next to nothing was learned",
             "kl": "the policy was too far from its reference",
