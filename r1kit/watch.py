@@ -73,8 +73,10 @@ class Watch(Section):
     """Mean of each reward component when it was last seen."""
 
     def after_update(self, metrics: Mapping[str, float]) -> "Watch":
-        """After a step of any training: whether its `loss` and `gradient_norm` are finite, and in RL what was sampled: a
-        model of NaN gives all answers of a group the same token, and then no loss would show it."""
+        """After a step of any training: whether its `loss` and `gradient_norm` are finite, and in RL what was sampled.
+
+        A model of NaN gives all answers of a group the same tokens, and then no loss would show it.
+        """
         signs = ("loss", "gradient_norm", "sampled_logprob")
         finite = all(math.isfinite(metrics[name]) for name in signs if name in metrics)
         return self._counted({"nonfinite": not finite})
