@@ -169,8 +169,8 @@ def test_a_reward_model_that_is_not_finite_stops(tmp_path: Path) -> None:
     ]  # fmt: skip
     config = RewardModelConfig(batch_size=1)
     seen: list[Mapping[str, float]] = []
-    seen = "the loss, its gradient or what was sampled was not finite for 3 steps"
-    with pytest.raises(ValueError, match=f"stopped after step 3: {seen}"):
+    words = "the loss, its gradient or what was sampled was not finite for 3 steps"
+    with pytest.raises(ValueError, match=f"stopped after step 3: {words}"):
         reward_model.train(
             model, tokenizer, pairs, config, kind="helpful", seed=0, checkpoints=tmp_path,
             log=lambda step, total, metrics: seen.append(metrics),
