@@ -62,11 +62,11 @@ def measure(sizes: dict[str, int], folder: Path, rounds: int, peak: float) -> di
         },
     }
     step = grpo(given)
-    step()
+    step({})
     parts = []
     for _ in range(rounds):
         started = time.perf_counter()
-        told = step()
+        told = step({})
         parts.append((time.perf_counter() - started, told["parts"]["sampling"], told["parts"]["update"]))
     whole, sampling, update = (statistics.median(values) for values in zip(*parts, strict=True))
     flops = work.grpo_flops(folder, PROMPTS, sizes["prompt"], samples, sizes["completion"])
