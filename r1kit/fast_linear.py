@@ -6,10 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-_MANY_ROWS = 24
+_SWIFT_FROM = 32
 _ROWS_TOGETHER = 8
 """From so many rows on, and where they come in eights, the plain product with the weight first is the faster one."""
-_FEW_ROWS = 128
+_PACK_UP_TO = 128
 """For more rows that do not come in eights, the plain product does without a packed copy."""
 _MAX_ROWS = 512
 """Beyond so many rows at once the packed form gains nothing."""
@@ -38,7 +38,7 @@ class PackedLinear:
 
 def swift_count(num_rows: int) -> int:
     """So many rows, or a few more where those are multiplied in less time."""
-    return num_rows + -num_rows % _ROWS_TOGETHER if num_rows >= _MANY_ROWS else num_rows
+    return num_rows + -num_rows % _ROWS_TOGETHER if num_rows >= _SWIFT_FROM else num_rows
 
 
 class SwiftLinear(PackedLinear):
@@ -50,7 +50,7 @@ class SwiftLinear(PackedLinear):
     def __call__(self, rows: Tensor) -> Tensor:
         """[R, in] -> [R, out]"""
         if not _many(rows):
-            few = len(rows) <= _FEW_ROWS
+            few = len(rows) <= _PACK_UP_TO
             return super().__call__(rows) if few else nn.functional.linear(rows, self.weight, self.bias)
         if self.bias is None:
             return torch.mm(self.weight, rows.t()).t()
@@ -69,7 +69,7 @@ def swift_order(rows: Tensor) -> Tensor:
 
 
 def _many(rows: Tensor) -> bool:
-    return len(rows) >= _MANY_ROWS and len(rows) % _ROWS_TOGETHER == 0
+    return len(rows) >= _SWIFT_FROM and len(rows) % _ROWS_TOGETHER == 0
 
 
 @contextmanager
