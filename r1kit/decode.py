@@ -50,7 +50,7 @@ class Decoder:
         self._hidden = layout.hidden
         self._positions = lengths.repeat_interleave(num_samples)
         self._own: list[tuple[Tensor, Tensor]] = []
-        """[capacity, R K, D] keys and values a layer, in the entries' order: the newest lie together"""
+        """[R K, capacity, D] keys and values a layer, in the entries' order"""
         self._group = torch.arange(len(prompts), device=device).repeat_interleave(num_samples)
         self._num_samples = num_samples
         self._places = _Places(self._group, kept.layers[0][0].shape[1])
@@ -138,17 +138,17 @@ class Decoder:
     def _append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Write this layer's newest key and value, [R, K, D]; return all of them, [R K, T, D]."""
         if self._layer == len(self._own):
-            shape = (_FIRST_CAPACITY, key.shape[0] * key.shape[1], key.shape[2])
+            shape = (key.shape[0] * key.shape[1], _FIRST_CAPACITY, key.shape[2])
             self._own.append((key.new_empty(shape), value.new_empty(shape)))
         keys, values = self._own[self._layer]
         end = self._length + 1
-        if end > keys.shape[0]:
-            keys, values = (torch.cat([buffer, torch.empty_like(buffer)]) for buffer in (keys, values))
+        if end > keys.shape[1]:
+            keys, values = (torch.cat([buffer, torch.empty_like(buffer)], 1) for buffer in (keys, values))
             self._own[self._layer] = keys, values
         for buffer, rows in ((keys, key), (values, value)):
             newest = self._places.entries(rows)
-            buffer[self._length].view(newest.shape).copy_(newest)
-        return keys[:end].transpose(0, 1), values[:end].transpose(0, 1)
+            buffer[:, self._length].view(newest.shape).copy_(newest)
+        return keys[:, :end], values[:, :end]
 
 
 class _Places:
@@ -203,9 +203,10 @@ class _Places:
 
 
 def _moved(buffer: Tensor, source: Tensor, length: int) -> Tensor:
-    """A buffer [capacity, R K, D] of those of its entries alone, up to `length` tokens."""
-    result = buffer.new_empty(buffer.shape[0], len(source), buffer.shape[2])
-    torch.index_select(buffer[:length], 1, source, out=result[:length])
+    """A buffer [R K, capacity, D] with those of its entries alone, in its own memory and up to `length` tokens."""
+    moving = buffer[source, :length]
+    result = buffer[: len(source)]
+    result[:, :length] = moving
     return result
 
 
