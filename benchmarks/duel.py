@@ -74,17 +74,24 @@ def report(seconds: float, told: Mapping[str, Any]) -> None:
 
 
 def duel(
-    row: str, ours: Sequence[str], theirs: Sequence[str], rounds: int, threads: int, flops: float | None = None
+    row: str,
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    rounds: int,
+    threads: int,
+    necessary: Callable[[Any], float],
 ) -> dict[str, Any]:
     """Play `rounds` rounds each, turn about, after one that does not count.
 
     Args:
         row: what the work is called.
-        flops: floating-point operations that one round needs at least.
+        necessary: floating-point operations that a round needs at least, from the `groups` that a side says it had:
+            tokens of a prompt, and of each answer to it.
 
     Returns:
         The ratio of speeds (median and range over the rounds) and what it comes from. Speed is rounds a second, or
-        tokens a second where the sides say how many `tokens` a round had.
+        tokens a second where the sides say how many `tokens` a round had. What stands in twos is r1kit's and the
+        rival's, the median of the rounds.
     """
     say(f"{row}: loading both sides")
     sides = Side("r1kit", ours, threads), Side("the rival", theirs, threads)
@@ -97,35 +104,37 @@ def duel(
         say(f"{row}: {'warm-up' if number == 0 else f'round {number} of {rounds}'}: {seconds}")
     for side in sides:
         side.close()
-    speeds = [[told.get("tokens", 1) / told["seconds"] for told in side[1:]] for side in seen]
+    counted = seen[0][1:], seen[1][1:]
+    speeds = [[told.get("tokens", 1) / told["seconds"] for told in side] for side in counted]
     ratios = [a / b for a, b in zip(*speeds, strict=True)]
     peaks = [side[-1]["peak_bytes"] for side in seen]
+    flops = [[necessary(told["groups"]) for told in side] for side in counted]
+    peak = matmul_peak(threads)
+    shares = [
+        [needed / told["seconds"] / peak for needed, told in zip(*pair, strict=True)]
+        for pair in zip(flops, counted, strict=True)
+    ]
     result = {
         "row": row,
         "ratio": round(statistics.median(ratios), 3),
         "ratio_range": [round(min(ratios), 3), round(max(ratios), 3)],
-        "seconds": [round(statistics.median(told["seconds"] for told in side[1:]), 4) for side in seen],
+        "seconds": [round(statistics.median(told["seconds"] for told in side), 4) for side in counted],
         "peak_bytes": peaks,
         "peak_ratio": round(peaks[0] / peaks[1], 3),
         "rounds": rounds,
+        "answer_tokens": [
+            statistics.median(sum(sum(answers) for _, answers in told["groups"]) for told in side) for side in counted
+        ],
+        "necessary_flops": [statistics.median(side) for side in flops],
+        "matmul_flops_per_second": peak,
+        "share_of_peak": [round(statistics.median(side), 3) for side in shares],
     }
     if "tokens" in seen[0][-1]:
         result["tokens_per_second"] = [round(statistics.median(speed), 1) for speed in speeds]
-    if "completion_tokens" in seen[0][-1]:
-        result["completion_tokens"] = [
-            statistics.median(told["completion_tokens"] for told in side[1:]) for side in seen
-        ]
     if "parts" in seen[0][-1]:
         names = seen[0][-1]["parts"]
         result["our_parts_seconds"] = {
-            name: round(statistics.median(told["parts"][name] for told in seen[0][1:]), 4) for name in names
-        }
-    if flops is not None:
-        peak = matmul_peak(threads)
-        result |= {
-            "necessary_flops": flops,
-            "matmul_flops_per_second": peak,
-            "share_of_peak": [round(flops / seconds / peak, 3) for seconds in result["seconds"]],
+            name: round(statistics.median(told["parts"][name] for told in counted[0]), 4) for name in names
         }
     return result
 

@@ -69,7 +69,8 @@ def measure(sizes: dict[str, int], folder: Path, rounds: int, peak: float) -> di
         told = step({})
         parts.append((time.perf_counter() - started, told["parts"]["sampling"], told["parts"]["update"]))
     whole, sampling, update = (statistics.median(values) for values in zip(*parts, strict=True))
-    flops = work.grpo_flops(folder, PROMPTS, sizes["prompt"], samples, sizes["completion"])
+    groups = [(sizes["prompt"], [sizes["completion"]] * samples)] * PROMPTS
+    flops = work.grpo_passes(0.0) * work.forward_flops(folder, groups)
     parameters = model.num_parameters()
     point = {**sizes, "parameters": parameters, "seconds": whole, "sampling": sampling, "update": update}
     return point | {"necessary_seconds": flops / peak}

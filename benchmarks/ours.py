@@ -48,7 +48,9 @@ def grpo(work: dict[str, Any]) -> Round:
         ended = time.perf_counter()
         lengths = [len(completion.token_ids) for completion in rollout.completions]
         assert not work.get("to_the_limit") or set(lengths) == {config.sampling.max_tokens}
-        return {"completion_tokens": sum(lengths), "parts": {"sampling": sampled - started, "update": ended - sampled}}
+        samples = config.samples_per_prompt
+        groups = [(len(prompt.token_ids), lengths[n * samples : (n + 1) * samples]) for n, prompt in enumerate(prompts)]
+        return {"groups": groups, "parts": {"sampling": sampled - started, "update": ended - sampled}}
 
     return step
 
@@ -61,13 +63,14 @@ def sampling(work: dict[str, Any]) -> Round:
     steps = iter(range(1 << 30))
 
     def step(_: Mapping[str, Any]) -> dict[str, Any]:
-        groups = sample(
+        sampled = sample(
             policy, tokenizer, prompts, work["samples"], config,
             seed=0, step=next(steps), prompt_keys=range(len(prompts)),
         )  # fmt: skip
-        lengths = [len(completion.token_ids) for group in groups for completion in group]
-        assert not work.get("to_the_limit") or set(lengths) == {config.max_tokens}
-        return {"tokens": sum(lengths), "lengths": lengths}
+        lengths = [[len(completion.token_ids) for completion in group] for group in sampled]
+        assert not work.get("to_the_limit") or {n for group in lengths for n in group} == {config.max_tokens}
+        groups = [(len(prompt), group) for prompt, group in zip(prompts, lengths, strict=True)]
+        return {"tokens": sum(map(sum, lengths)), "groups": groups}
 
     return step
 
@@ -87,7 +90,8 @@ def sft(work: dict[str, Any]) -> Round:
         batch = [rows[place] for place in order.take(next(steps) * config.batch_size, config.batch_size)]
         _accumulate(engine, batch, config.micro_batch_tokens)
         engine.step(1e-6)
-        return {"tokens": sum(example.num_tokens for example in batch)}
+        groups = [(len(example.prompt), [len(example.response)]) for example in batch]
+        return {"tokens": sum(example.num_tokens for example in batch), "groups": groups}
 
     return step
 

@@ -13,7 +13,8 @@ import platform
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from benchmarks import work
 from benchmarks.duel import duel, script
 from benchmarks.environment import ROOT, python_of
 
-Row = tuple[str, dict[str, Any], float | None]
-"""Name, what both sides are given, operations needed."""
+Row = tuple[str, dict[str, Any], int]
+"""Name, what both sides are given, forward passes that it is worth."""
 
 
 def grpo_rows() -> Iterator[Row]:
@@ -32,11 +33,13 @@ def grpo_rows() -> Iterator[Row]:
         config = _grpo_config(4, samples, 48, 0.0)
         given = {"model": str(smol), "prompts": work.prompts_of(smol, 4, tokens), "config": config}
         given["rival_batch"] = TRL_TOKENS // (tokens + 48) // samples * samples
-        flops = work.grpo_flops(smol, 4, tokens, samples, 48)
-        yield f"SmolLM2-135M, 4 prompts of {tokens} tokens, {samples} samples of 48", given | LIMIT, flops
+        name = f"SmolLM2-135M, 4 prompts of {tokens} tokens, {samples} samples of 48"
+        yield name, given | LIMIT, work.grpo_passes(config["kl_coefficient"])
     tiny = work.tiny()
-    given = {"model": str(tiny), "prompts": work.tiny_prompts(tiny, 32), "config": _grpo_config(32, 8, 64, 0.001)}
-    yield "tiny profile, 32 prompts, 8 samples to where each ends, at most 64", given, None
+    config = _grpo_config(32, 8, 64, 0.001)
+    given = {"model": str(tiny), "prompts": work.tiny_prompts(tiny, 32), "config": config}
+    name = "tiny profile, 32 prompts, 8 samples to where each ends, at most 64"
+    yield name, given, work.grpo_passes(config["kl_coefficient"])
 
 
 TRL_TOKENS = 5200
@@ -76,14 +79,14 @@ def sampling_rows() -> Iterator[Row]:
     limit, samples = 48, 8
     prompts = work.prompts_of(smol, 8, 45)
     given = {"model": str(smol), "prompts": prompts, "samples": samples, "max_tokens": limit} | LIMIT
-    yield "8 prompts of 45 tokens, 8 samples of 48", given, work.sampling_flops(smol, 8, 45, samples, limit)
+    yield "8 prompts of 45 tokens, 8 samples of 48", given, 1
     tokenizer = load_tokenizer(smol)
     texts = [
         str(tokenizer.apply_chat_template([{"role": "user", "content": q}], tokenize=False, add_generation_prompt=True))
         for q in QUESTIONS
     ]
     given = {"model": str(smol), "prompts": texts, "samples": samples, "max_tokens": 128}
-    yield "8 questions, 8 answers to where each ends, at most 128 tokens", given, None
+    yield "8 questions, 8 answers to where each ends, at most 128 tokens", given, 1
 
 
 def sft_rows() -> Iterator[Row]:
@@ -104,7 +107,11 @@ def sft_rows() -> Iterator[Row]:
         "packs": 4,
         "pack_tokens": 1024,
     }
-    yield "SmolLM2-135M, rows of 16 to 400 tokens, about 4096 a step", given, None
+    yield "SmolLM2-135M, rows of 16 to 400 tokens, about 4096 a step", given, work.SFT_PASSES
+
+
+def _necessary(model: Path, passes: int, groups: Iterable[work.Group]) -> float:
+    return passes * work.forward_flops(model, groups)
 
 
 ROWS = {"grpo": grpo_rows, "sampling": sampling_rows, "sft": sft_rows}
@@ -120,7 +127,7 @@ def main() -> int:
     arguments = parser.parse_args()
     python = python_of(ROOT / "benchmarks" / "trl.txt")
     results = []
-    for name, given, flops in ROWS[arguments.kind]():
+    for name, given, passes in ROWS[arguments.kind]():
         if arguments.only not in name:
             continue
         with tempfile.TemporaryDirectory() as folder:
@@ -128,7 +135,8 @@ def main() -> int:
             settings.write_text(json.dumps(given | {"threads": arguments.threads}))
             ours = [sys.executable, "-m", "benchmarks.ours", arguments.kind, str(settings)]
             theirs = [str(python), script("theirs.py"), arguments.kind, str(settings)]
-            results.append(duel(name, ours, theirs, arguments.rounds, arguments.threads, flops))
+            necessary = partial(_necessary, Path(given["model"]), passes)
+            results.append(duel(name, ours, theirs, arguments.rounds, arguments.threads, necessary))
             print(json.dumps(results[-1]), flush=True)
     machine = f"{platform.machine()}, {arguments.threads} threads"
     print(json.dumps({"benchmark": arguments.kind, "machine": machine, "rows": results}))

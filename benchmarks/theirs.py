@@ -32,7 +32,7 @@ class TurnAbout(TrainerCallback):
 
     def __init__(self) -> None:
         self.started = 0.0
-        self.told: dict[str, int] = {}
+        self.told: dict[str, Any] = {}
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Loaded."""
@@ -66,9 +66,12 @@ def grpo(work: dict[str, Any], folder: str) -> None:
         generation_kwargs={"min_new_tokens": limit} if work.get("to_the_limit") else None,
     )  # fmt: skip
     turn = TurnAbout()
+    tokenizer = AutoTokenizer.from_pretrained(work["model"])
+    sizes = {text: len(tokenizer(text)["input_ids"]) for text in work["prompts"]}
 
-    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
-        turn.told = {"completion_tokens": sum(map(len, completion_ids))}
+    def reward(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        firsts = range(0, len(prompts), samples)
+        turn.told = {"groups": [(sizes[prompts[n]], list(map(len, completion_ids[n : n + samples]))) for n in firsts]}
         return [float(place % 2) for place in range(len(completion_ids))]
 
     trainer = GRPOTrainer(
@@ -76,7 +79,7 @@ def grpo(work: dict[str, Any], folder: str) -> None:
         reward_funcs=reward,
         args=arguments,
         train_dataset=Dataset.from_list([{"prompt": text} for text in work["prompts"]] * 8),
-        processing_class=AutoTokenizer.from_pretrained(work["model"]),
+        processing_class=tokenizer,
         callbacks=[turn],
     )
     trainer.train()
@@ -102,10 +105,20 @@ def sft(work: dict[str, Any], folder: str) -> None:
 
     def counted(model: Any, inputs: dict[str, Any], *rest: Any, **more: Any) -> Any:
         turn.told["tokens"] = turn.told.get("tokens", 0) + int(inputs["input_ids"].numel())
+        turn.told.setdefault("groups", []).extend(_rows_of(inputs))
         return step(model, inputs, *rest, **more)
 
     trainer.training_step = counted
     trainer.train()
+
+
+def _rows_of(inputs: Mapping[str, torch.Tensor]) -> list[tuple[int, list[int]]]:
+    """Tokens of the prompt and of the answer of each row that was packed into a batch."""
+    starts = (inputs["position_ids"].flatten() == 0).nonzero().flatten().tolist()
+    answers = (inputs["labels"].flatten() != -100).int()
+    ends = [*starts[1:], len(answers)]
+    totals = [(end - start, int(answers[start:end].sum())) for start, end in zip(starts, ends, strict=True)]
+    return [(total - answer, [answer]) for total, answer in totals]
 
 
 def sampling(work: dict[str, Any], _: str) -> None:
@@ -122,7 +135,7 @@ def sampling(work: dict[str, Any], _: str) -> None:
     )  # fmt: skip
 
     def step(told: Mapping[str, Any]) -> dict[str, Any]:
-        ends = width + torch.tensor(told["lengths"])
+        ends = width + torch.tensor([length for _, answers in told["groups"] for length in answers])
 
         def ended(tokens: torch.Tensor, _: Any, **__: Any) -> torch.Tensor:
             return tokens.shape[1] >= ends
@@ -130,7 +143,7 @@ def sampling(work: dict[str, Any], _: str) -> None:
         with torch.no_grad():
             output = model.generate(**batch, generation_config=config, stopping_criteria=StoppingCriteriaList([ended]))
         assert output.shape[1] == int(ends.max())
-        return {"tokens": told["tokens"]}
+        return {"tokens": told["tokens"], "groups": told["groups"]}
 
     play(step)
 

@@ -1,11 +1,15 @@
 """The models and prompts that both sides are given, and how many operations their work needs."""
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.duel import say
 from benchmarks.environment import ROOT, bench_home
+
+Group = tuple[int, Sequence[int]]
+"""Tokens of a prompt, and of each answer to it."""
 
 
 def smollm2() -> Path:
@@ -79,25 +83,24 @@ def prompts_of(model: Path, count: int, tokens: int) -> list[str]:
     raise ValueError(f"{model} has no {count} texts of {tokens} tokens")
 
 
-def grpo_flops(model: Path, prompts: int, prompt_tokens: int, samples: int, tokens: int) -> float:
-    """Operations that a GRPO step needs at least: prompts once, sampling, a forward pass, a backward at twice that."""
+def forward_flops(model: Path, groups: Iterable[Group]) -> float:
+    """Operations that one forward pass needs at least: a prompt once for its group, logits for answers alone."""
     config = json.loads((model / "config.json").read_text())
-    prompt = prompts * prompt_tokens * _forward(config, prompt_tokens / 2)
-    answers = prompts * samples * tokens * _forward(config, prompt_tokens + tokens / 2)
-    head = prompts * samples * tokens * 2 * config["hidden_size"] * config["vocab_size"]
-    return 4 * (prompt + answers + head)
+    head = 2 * config["hidden_size"] * config["vocab_size"]
+    total = 0.0
+    for prompt, answers in groups:
+        total += prompt * _forward(config, prompt / 2)
+        total += sum(tokens * (_forward(config, prompt + tokens / 2) + head) for tokens in answers)
+    return total
 
 
-def sampling_flops(model: Path, prompts: int, prompt_tokens: int, samples: int, tokens: int) -> float:
-    """Operations that sampling needs at least."""
-    return grpo_flops(model, prompts, prompt_tokens, samples, tokens) / 4
+def grpo_passes(kl_coefficient: float) -> int:
+    """Forward passes that a GRPO step is worth: sampling, its own, a backward at twice that, and the reference's."""
+    return 5 if kl_coefficient > 0 else 4
 
 
-def sft_flops(model: Path, rows: int, tokens: float, targets: float) -> float:
-    """Operations that a supervised step needs at least, over rows of `tokens` with logits for `targets` of them."""
-    config = json.loads((model / "config.json").read_text())
-    body = rows * tokens * _forward(config, tokens / 2)
-    return 3 * (body + rows * targets * 2 * config["hidden_size"] * config["vocab_size"])
+SFT_PASSES = 3
+"""A forward pass, and a backward at twice that."""
 
 
 def _forward(config: dict[str, Any], context: float) -> float:
