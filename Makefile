@@ -21,14 +21,14 @@ install: $(READY)
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 	  { echo "r1kit needs Python 3.11; name it with make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@echo "setting up .venv from requirements.lock: two to four minutes, once"
+	@echo "setting up .venv from requirements.lock: three to nine minutes, once"
 	@rm -rf .venv
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/pip install --progress-bar off --disable-pip-version-check --requirement requirements.lock | awk \
 	  -v total=$$(grep -c == requirements.lock) \
 	  '/^(Collecting|Processing) / {if (++n % 25 == 0 && n <= total) print "  " n " of " total " packages found"} \
 	   /Downloading .*\.whl \(/ {if (++d % 50 == 0 || / \([0-9][0-9][0-9]+\.[0-9] MB\)/) print "  downloading: " d " so far"} \
-	   /^Installing/ {print "  unpacking " total " packages, a minute or two"} {fflush()}'
+	   /^Installing/ {print "  unpacking " total " packages, one to four minutes"} {fflush()}'
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
